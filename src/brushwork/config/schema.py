@@ -1,0 +1,292 @@
+"""Every setting of a run: its type, its default, and a sentence that says what it is for.
+
+A run's settings are `Settings`, one section a table of the TOML file. Code receives the section or the values that
+it uses, never the whole. `docs/settings.md` is generated from this file.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+
+
+def _allows_none(field: FieldInfo) -> bool:
+    return type(None) in get_args(field.annotation)
+
+
+def _multiple_of_8(value: int) -> int:
+    if value % 8:
+        raise ValueError(f"must be a multiple of 8 (the VAE makes one latent of 8 x 8 pixels), found {value}")
+    return value
+
+
+Pixels = Annotated[int, Field(ge=64, le=4096), AfterValidator(_multiple_of_8)]
+
+
+class Section(BaseModel):
+    """A table of the settings file: frozen, and nothing unknown in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off_unsets(cls, values: Any) -> Any:
+        """TOML has no null: `off` unsets a value that may be unset."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if _allows_none(field)}
+        return {key: None if key in optional and value == "off" else value for key, value in values.items()}
+
+
+class ModelConfig(Section):
+    """What is taught: section `[model]`."""
+
+    base: str = "bundled"
+    """The base model: `bundled`, a diffusers folder, a single `.safetensors` file, or a hub id."""
+
+    vae: str | None = None
+    """Another VAE than the base's own: a folder or a file, e.g. the fp16-fix VAE of SDXL."""
+
+    prediction: Literal["auto", "epsilon", "v"] = "auto"
+    """What the network predicts. `auto` reads it from the base."""
+
+    zero_terminal_snr: Literal["auto", "on", "off"] = "auto"
+    """Whether the noise schedule ends in pure noise (arXiv:2305.08891). `auto` reads it from the base."""
+
+    clip_skip: int = Field(1, ge=1, le=12)
+    """SD 1.5: which hidden state of CLIP is used, counted from the end. SDXL always takes the penultimate."""
+
+    max_tokens: Literal[75, 150, 225] = 75
+    """How much of a caption is read. Above 75, captions are encoded in chunks of 75 and joined."""
+
+    offline: bool = False
+    """Never ask the hub: everything must be on this machine already."""
+
+
+class LoRAConfig(Section):
+    """Shape of the adapter: section `[lora]`."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    """Inner width. 8 to 16 suits one subject, 32 to 64 a style. File size grows in step with it."""
+
+    alpha: float | None = Field(None, gt=0)
+    """The update is multiplied by alpha / rank. Unset means alpha = rank, a factor of 1."""
+
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the adapter's inner activations set to zero in training."""
+
+    targets: str | tuple[str, ...] = "attention_out"
+    """Which layers of the UNet: `attention` (to_q, to_k, to_v), `attention_out` (these and to_out.0), `all` (every
+    Linear), `kohya` (every Linear and 1x1 convolution of the transformers), `kohya_conv` (these and the 3x3
+    convolutions), or a list of names and patterns such as `["to_q", "mid_block.*"]`."""
+
+    conv_rank: int | None = Field(None, ge=1, le=1024)
+    """Rank of the 3x3 convolutions, where they are targets. Unset means the same as `rank`."""
+
+    conv_alpha: float | None = Field(None, gt=0)
+    """Alpha of the 3x3 convolutions. Unset means the same factor as `alpha` / `rank`."""
+
+    text_encoder: bool = False
+    """Whether the text encoders learn too."""
+
+
+class DataConfig(Section):
+    """How pictures and captions are read: section `[data]`."""
+
+    resolution: Pixels | None = None
+    """Side of the training square in pixels. Unset means the base's own: 512 for SD 1.5, 1024 for SDXL."""
+
+    repeats: int = Field(1, ge=1)
+    """How often each picture is seen in an epoch. Folders named like `10_name` bring their own number."""
+
+    caption_extension: str = Field(".txt", pattern=r"^\.")
+    """Ending of the caption beside each picture."""
+
+    caption_prefix: str = ""
+    """Put before every caption, e.g. the trigger word."""
+
+    caption_suffix: str = ""
+    """Put after every caption."""
+
+    max_missing_captions: float = Field(0.1, ge=0.0, le=1.0)
+    """The largest share of pictures without a caption with which a run starts. They train on the prefix alone."""
+
+    background: str = "white"
+    """Colour laid under transparent pictures: a name or #rrggbb."""
+
+    max_pixels: int = Field(200_000_000, ge=1)
+    """Pictures with more pixels than this are quarantined: a decompression bomb fills the memory."""
+
+
+class CacheConfig(Section):
+    """What is computed once and kept: section `[cache]`."""
+
+    folder: str | None = None
+    """Where the cache lives; runs share it. Unset means `brushwork` in the user's cache folder."""
+
+    text: Literal["auto", "on", "off"] = "auto"
+    """Whether text states are cached and the encoders released. `auto` is off where a text encoder trains."""
+
+    vae_batch_size: int = Field(1, ge=1)
+    """Pictures encoded at a time while the cache is built."""
+
+
+class OptimizerConfig(Section):
+    """How weights move: section `[optimizer]`."""
+
+    name: Literal["adamw"] = "adamw"
+    """The rule of the update."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """Step size of the UNet's adapter."""
+
+    text_encoder_learning_rate: float | None = Field(None, gt=0)
+    """Step size of the text encoders' adapters. Unset means the same as `learning_rate`."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of AdamW's two running means."""
+
+    eps: float = Field(1e-8, gt=0)
+    """Keeps AdamW's division finite."""
+
+    weight_decay: float = Field(0.01, ge=0)
+    """Share by which AdamW shrinks weights, times the learning rate."""
+
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    """The gradient is scaled down to this norm."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the run: section `[schedule]`."""
+
+    name: Literal["constant", "linear", "cosine", "cosine_with_restarts"] = "cosine"
+    """Shape of the curve after the warm-up."""
+
+    warmup_steps: int = Field(0, ge=0)
+    """Optimizer steps over which the rate rises from zero."""
+
+    cycles: int = Field(1, ge=1)
+    """How often `cosine_with_restarts` begins again."""
+
+
+class LossConfig(Section):
+    """What is minimised: section `[loss]`."""
+
+    min_snr_gamma: float | None = Field(None, gt=0)
+    """Min-SNR weighting (arXiv:2303.09556): 5 is usual. Unset is the plain mean squared error."""
+
+    noise_offset: float = Field(0.0, ge=0.0, le=1.0)
+    """Adds to the noise of each channel one common value of this deviation, so that dark and bright are learned."""
+
+
+class TrainConfig(Section):
+    """The loop: section `[train]`."""
+
+    epochs: int | None = Field(10, ge=1)
+    """Passes over the data. Where `max_steps` is set too, the smaller of both ends the run."""
+
+    max_steps: int | None = Field(None, ge=1)
+    """Most optimizer steps."""
+
+    batch_size: int = Field(1, ge=1)
+    """Pictures that go through the network at once."""
+
+    accumulation: int = Field(1, ge=1)
+    """Batches whose gradients are averaged into one optimizer step."""
+
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Type of the frozen weights and the computation. Adapter, optimizer and loss are always fp32."""
+
+    checkpointing: bool = True
+    """Keep only the input of each block and compute it again for the gradient: less memory, a third more time."""
+
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Also keep a running mean of the adapter with this decay, e.g. 0.9999."""
+
+    seed: int = Field(0, ge=0)
+    """Everything random in the run follows from it."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+
+class SaveConfig(Section):
+    """What is kept and when: section `[save]`."""
+
+    every_epochs: int | None = Field(1, ge=1)
+    """Write `NAME-000002.safetensors` every so many epochs."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Write `NAME-step00000800.safetensors` every so many steps."""
+
+    every_minutes: float | None = Field(15.0, gt=0)
+    """Write the state, from which the run goes on, at least this often."""
+
+    keep_last: int | None = Field(None, ge=1)
+    """Of the files by epoch and by step, keep this many of each. Unset keeps all."""
+
+    layout: Literal["kohya", "diffusers", "peft"] = "kohya"
+    """Layout of the files. kohya's is read by ComfyUI, A1111 and diffusers."""
+
+    precision: Literal["fp32", "fp16", "bf16"] = "fp16"
+    """Type of the numbers in the files."""
+
+
+class SampleConfig(Section):
+    """Pictures drawn during the run: section `[sample]`."""
+
+    prompts: str | None = None
+    """A file of prompts, one a line; kohya's `--n --w --h --d --s --l` are understood."""
+
+    every_epochs: int | None = Field(1, ge=1)
+    """Draw every so many epochs, where there are prompts."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Draw every so many steps too."""
+
+    sampler: Literal["ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m"] = "euler_ancestral"
+    """How noise becomes a picture."""
+
+    steps: int = Field(25, ge=1, le=1000)
+    """Steps of the sampler."""
+
+    guidance: float = Field(7.0, ge=0)
+    """How strongly the prompt is followed (classifier-free guidance)."""
+
+    seed: int = Field(12345, ge=0)
+    """Seed of the first prompt; each next one takes one more."""
+
+
+class ValidationConfig(Section):
+    """The held-out loss: section `[validation]`."""
+
+    data: str | None = None
+    """A folder of held-out pictures, or a share of the data such as 0.1."""
+
+    every_epochs: int = Field(1, ge=1)
+    """Measure every so many epochs."""
+
+    timesteps: int = Field(4, ge=1)
+    """Noise levels measured for each picture, spread evenly over the schedule."""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    name: str = Field("lora", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Begins the names of the files. Letters, digits, dot, dash and underscore."""
+
+    trigger: str = ""
+    """The word that calls the subject; written into the file for the programs that show it."""
+
+    model: ModelConfig = ModelConfig()
+    lora: LoRAConfig = LoRAConfig()
+    data: DataConfig = DataConfig()
+    cache: CacheConfig = CacheConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    save: SaveConfig = SaveConfig()
+    sample: SampleConfig = SampleConfig()
+    validation: ValidationConfig = ValidationConfig()

@@ -1,0 +1,1 @@
+"""Drawn pictures to try everything on."""

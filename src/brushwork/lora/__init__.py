@@ -1,0 +1,1 @@
+"""Low-rank adapters: layers, where they go, and their files."""

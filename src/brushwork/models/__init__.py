@@ -1,0 +1,1 @@
+"""The networks: UNet, text encoders, VAE, and how their weights are read."""

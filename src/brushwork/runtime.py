@@ -1,0 +1,65 @@
+"""Where the program computes, in which precision, and where its random numbers come from."""
+
+import hashlib
+
+import psutil
+import torch
+
+from brushwork.errors import UserError
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on; `auto` takes CUDA, else Apple's MPS, else the CPU."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}.", fix="use auto, cpu, cuda, cuda:1 or mps") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device {name!r} was asked for, but torch {torch.__version__} sees no CUDA card.",
+            fix="--set train.device=cpu, or install a CUDA build of torch (see `brushwork doctor`)",
+        )
+    return device
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type of the frozen weights and of what is computed with them.
+
+    `auto` is bf16 on a card that has it, fp16 on a card that has not, fp32 on the CPU.
+    """
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            return torch.float16
+        return torch.bfloat16
+    if precision not in PRECISIONS:
+        raise UserError(f"unknown precision {precision!r}.", fix="use auto, bf16, fp16 or fp32")
+    return PRECISIONS[precision]
+
+
+def derive_seed(seed: int, purpose: str, *index: int) -> int:
+    """A 63-bit seed that is a pure function of the run's seed, what the numbers are for, and where they are used."""
+    text = "/".join([str(seed), purpose, *map(str, index)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
+    """A CPU generator for one purpose at one place, e.g. `generator(seed, "noise", step, microbatch)`.
+
+    The draws are made on the CPU and moved, so that every device and every batch size sees the same numbers.
+    """
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, *index))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a CUDA card so far, elsewhere the process's resident memory now."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
