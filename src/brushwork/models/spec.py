@@ -1,0 +1,344 @@
+"""What a UNet is made of: SD 1.5, SDXL and the bundled tiny model are three values of one `UNetSpec`.
+
+A spec is read from the `unet/config.json` of a diffusers folder, or from the shapes in a single file. What Brushwork cannot
+build is refused here by name, before a gigabyte is read.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from brushwork.errors import UserError
+
+Family = Literal["sd15", "sdxl"]
+
+NUM_TIME_IDS = 6
+"""SDXL is told six numbers: original height and width, crop top and left, target height and width."""
+
+PIXELS_PER_LATENT = 8
+"""The VAE of both families makes one latent of 8x8 pixels."""
+
+
+@dataclass(frozen=True)
+class UNetSpec:
+    """The plain values that a UNet is built from; a level is one resolution, the finest first."""
+
+    channels: tuple[int, ...]
+    """Width of each level."""
+
+    attention_depth: tuple[int, ...]
+    """Transformer blocks in each attention of a level; 0 where the level has no attention."""
+
+    mid_depth: int
+    """Transformer blocks in the attention at the bottom of the network."""
+
+    heads: tuple[int, ...]
+    """Attention heads of each level. (diffusers' configs call this number `attention_head_dim`, by mistake.)"""
+
+    layers_per_block: int
+    """Residual blocks of each level on the way down; there is one more on the way up."""
+
+    context_width: int
+    """Width of the text states that cross-attention reads."""
+
+    linear_projection: bool
+    """Whether attention is entered and left by a Linear (SDXL) or by a 1x1 convolution (SD 1.5)."""
+
+    pooled_width: int | None
+    """Width of the pooled text embedding (SDXL), None in SD 1.5."""
+
+    time_id_width: int | None
+    """Width of the code of each of SDXL's six sizes, None in SD 1.5."""
+
+    sample_size: int
+    """Side of the latents that the model was trained on."""
+
+    norm_groups: int = 32
+    norm_eps: float = 1e-5
+    in_channels: int = 4
+    out_channels: int = 4
+
+    def __post_init__(self) -> None:
+        num_levels = len(self.channels)
+        if not num_levels == len(self.attention_depth) == len(self.heads):
+            raise UserError(f"a UNet with {num_levels} levels needs {num_levels} attention depths and heads: {self}")
+        for width, heads in zip(self.channels, self.heads, strict=True):
+            if width % heads or width % self.norm_groups:
+                raise UserError(f"a level of {width} channels cannot be cut into {heads} heads and {self.norm_groups} groups")
+
+    @property
+    def family(self) -> Family:
+        """Which conventions the model follows: only SDXL reads a pooled embedding and the picture's sizes."""
+        return "sd15" if self.pooled_width is None else "sdxl"
+
+    @property
+    def native_resolution(self) -> int:
+        """Side in pixels of the pictures that the model was trained on."""
+        return self.sample_size * PIXELS_PER_LATENT
+
+    @property
+    def added_width(self) -> int | None:
+        """Width of what SDXL adds to the time embedding: the pooled text and the codes of six sizes."""
+        if self.pooled_width is None or self.time_id_width is None:
+            return None
+        return self.pooled_width + NUM_TIME_IDS * self.time_id_width
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "UNetSpec":
+        """Read a diffusers `unet/config.json`; whatever cannot be built is refused with its key and value."""
+        _refuse_unknown(config)
+        channels = _integers(config, "block_out_channels")
+        num_levels = len(channels)
+        depths = _integers(config, "transformer_layers_per_block", num_levels, default=1)
+        layers = _integers(config, "layers_per_block", num_levels, default=2)
+        contexts = _integers(config, "cross_attention_dim", num_levels)
+        for key, values in (("layers_per_block", layers), ("cross_attention_dim", contexts)):
+            if len(set(values)) > 1:
+                raise _refusal(key, config[key], "the same number at every level")
+        added_width, time_id_width = _added(config)
+        spec = cls(
+            channels=channels,
+            attention_depth=tuple(
+                depth if attends else 0 for depth, attends in zip(depths, _attending_levels(config, num_levels), strict=True)
+            ),
+            mid_depth=depths[-1],
+            heads=_integers(config, "attention_head_dim", num_levels, default=8),
+            layers_per_block=layers[0],
+            context_width=contexts[0],
+            linear_projection=bool(config.get("use_linear_projection", False)),
+            pooled_width=None if added_width is None else added_width - NUM_TIME_IDS * time_id_width,
+            time_id_width=None if added_width is None else time_id_width,
+            sample_size=_sample_size(config, default=64 if added_width is None else 128),
+            norm_groups=_integers(config, "norm_num_groups", default=32)[0],
+            norm_eps=float(config.get("norm_eps", 1e-5)),
+            in_channels=_integers(config, "in_channels", default=4)[0],
+            out_channels=_integers(config, "out_channels", default=4)[0],
+        )
+        _refuse_other_models(spec)
+        return spec
+
+    def to_config(self) -> dict[str, Any]:
+        """The same network as a config that diffusers' UNet2DConditionModel accepts."""
+        attends = [depth > 0 for depth in self.attention_depth]
+        config: dict[str, Any] = {
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": self.sample_size,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "down_block_types": [_DOWN_BLOCKS[level] for level in attends],
+            "up_block_types": [_UP_BLOCKS[level] for level in reversed(attends)],
+            "block_out_channels": list(self.channels),
+            "layers_per_block": self.layers_per_block,
+            # The last number is also the depth of the middle block; a level without attention ignores its own.
+            "transformer_layers_per_block": [max(depth, 1) for depth in self.attention_depth[:-1]] + [self.mid_depth],
+            "attention_head_dim": list(self.heads),
+            "cross_attention_dim": self.context_width,
+            "use_linear_projection": self.linear_projection,
+            "norm_num_groups": self.norm_groups,
+            "norm_eps": self.norm_eps,
+        }
+        if self.added_width is not None:
+            config["addition_embed_type"] = "text_time"
+            config["addition_time_embed_dim"] = self.time_id_width
+            config["projection_class_embeddings_input_dim"] = self.added_width
+        return config
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> "UNetSpec":
+        """Read the network off the shapes of its weights, by their diffusers names.
+
+        Shapes do not tell the number of heads, the width of a size's code or the native resolution: those come from the
+        named model that has these shapes, else from the family's habit (SD 1.5: 8 heads; SDXL: heads 64 wide, codes 256 wide).
+        """
+        num_levels = _count(shapes, "down_blocks.")
+        channels = tuple(_shape(shapes, f"down_blocks.{level}.resnets.0.conv1.weight")[0] for level in range(num_levels))
+        added = shapes.get("add_embedding.linear_1.weight")
+        in_middle = "mid_block.attentions.0."
+        spec = cls(
+            channels=channels,
+            attention_depth=tuple(
+                _count(shapes, f"down_blocks.{level}.attentions.0.transformer_blocks.") for level in range(num_levels)
+            ),
+            mid_depth=_count(shapes, f"{in_middle}transformer_blocks."),
+            heads=(8,) * num_levels if added is None else tuple(max(width // 64, 1) for width in channels),
+            layers_per_block=_count(shapes, "down_blocks.0.resnets."),
+            context_width=_shape(shapes, f"{in_middle}transformer_blocks.0.attn2.to_k.weight")[1],
+            linear_projection=len(_shape(shapes, f"{in_middle}proj_in.weight")) == 2,
+            pooled_width=None if added is None else added[1] - NUM_TIME_IDS * 256,
+            time_id_width=None if added is None else 256,
+            sample_size=64 if added is None else 128,
+            in_channels=_shape(shapes, "conv_in.weight")[1],
+            out_channels=_shape(shapes, "conv_out.weight")[0],
+        )
+        _refuse_other_models(spec)
+        return next((named for named in (SD15, SDXL, TINY) if named._seen_in_shapes() == spec._seen_in_shapes()), spec)
+
+    def _seen_in_shapes(self) -> tuple[object, ...]:
+        return (
+            (self.channels, self.attention_depth, self.mid_depth, self.layers_per_block, self.context_width),
+            (self.linear_projection, self.added_width, self.in_channels, self.out_channels),
+        )
+
+
+SD15 = UNetSpec(
+    channels=(320, 640, 1280, 1280),
+    attention_depth=(1, 1, 1, 0),
+    mid_depth=1,
+    heads=(8, 8, 8, 8),
+    layers_per_block=2,
+    context_width=768,
+    linear_projection=False,
+    pooled_width=None,
+    time_id_width=None,
+    sample_size=64,
+)
+
+SDXL = UNetSpec(
+    channels=(320, 640, 1280),
+    attention_depth=(0, 2, 10),
+    mid_depth=10,
+    heads=(5, 10, 20),
+    layers_per_block=2,
+    context_width=2048,
+    linear_projection=True,
+    pooled_width=1280,
+    time_id_width=256,
+    sample_size=128,
+)
+
+TINY = UNetSpec(
+    channels=(64, 128, 192),
+    attention_depth=(0, 1, 2),
+    mid_depth=2,
+    heads=(1, 2, 3),
+    layers_per_block=2,
+    context_width=256,
+    linear_projection=True,
+    pooled_width=128,
+    time_id_width=64,
+    sample_size=16,
+)
+"""SDXL in small, for 128x128 pictures: the model that comes with the package and learns on a CPU."""
+
+
+_DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
+_UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
+
+_READ = {
+    *("sample_size", "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels"),
+    *("layers_per_block", "transformer_layers_per_block", "attention_head_dim", "cross_attention_dim"),
+    *("use_linear_projection", "norm_num_groups", "norm_eps"),
+    *("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim"),
+}
+
+# Keys that diffusers writes and that change nothing here: the heads of another kind of added embedding, and attention in
+# float32, which scaled_dot_product_attention does inside by itself (diffusers ignores the key with it, too).
+_WITHOUT_EFFECT = {"addition_embed_type_num_heads", "upcast_attention"}
+
+_BUILT: dict[str, tuple[object, ...]] = {
+    "act_fn": ("silu", "swish"),
+    "attention_type": ("default",),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "downsample_padding": (1,),
+    "dropout": (0.0,),
+    "flip_sin_to_cos": (True,),
+    "freq_shift": (0,),
+    "mid_block_scale_factor": (1,),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "resnet_out_scale_factor": (1.0,),
+    "resnet_time_scale_shift": ("default",),
+    "time_embedding_type": ("positional",),
+}
+"""The one form that is built where diffusers knows several. Any other key must be null or false: it is switched off."""
+
+
+def _refusal(key: str, value: object, expected: str) -> UserError:
+    return UserError(
+        f"the UNet's config says {key} = {value!r}; Brushwork builds UNets with {expected}.",
+        fix="take a Stable Diffusion 1.5 or SDXL base model, or one fine-tuned from them",
+    )
+
+
+def _refuse_unknown(config: Mapping[str, Any]) -> None:
+    class_name = config.get("_class_name", "UNet2DConditionModel")
+    if class_name != "UNet2DConditionModel":
+        raise _refusal("_class_name", class_name, "the class UNet2DConditionModel only")
+    for key, value in config.items():
+        if key.startswith("_") or key in _READ or key in _WITHOUT_EFFECT:
+            continue
+        allowed = _BUILT.get(key, (None, False))
+        if value not in allowed:
+            raise _refusal(key, value, f"{allowed[0]!r} only" if key in _BUILT else "nothing there")
+
+
+def _refuse_other_models(spec: UNetSpec) -> None:
+    """Say what the model is, where it can be built or nearly so but means something else."""
+    other = None
+    if spec.in_channels == 9:
+        other = "an inpainting model (in_channels = 9: latents, mask and masked picture)"
+    elif spec.in_channels == 8:
+        other = "an InstructPix2Pix editing model (in_channels = 8: latents and the picture to edit)"
+    elif (spec.in_channels, spec.out_channels) != (4, 4):
+        other = f"not a text-to-image model (in_channels = {spec.in_channels}, out_channels = {spec.out_channels})"
+    elif spec.context_width == 1024:
+        other = "a Stable Diffusion 2 model (cross_attention_dim = 1024)"
+    elif spec.channels[0] == 384 and spec.context_width == 1280:
+        other = "the SDXL refiner (block_out_channels from 384, cross_attention_dim = 1280)"
+    elif spec.pooled_width is not None and spec.pooled_width <= 0:
+        other = f"a model of an unknown kind (projection_class_embeddings_input_dim = {spec.added_width})"
+    elif spec.attention_depth[-1] not in (0, spec.mid_depth):
+        other = f"a cut-down model ({spec.mid_depth} transformer blocks in the middle, {spec.attention_depth[-1]} beside it)"
+    if other is not None:
+        raise UserError(f"this is {other}; Brushwork trains SD 1.5 and SDXL.", fix="take the base model of SD 1.5 or SDXL")
+
+
+def _integers(config: Mapping[str, Any], key: str, count: int | None = None, *, default: int | None = None) -> tuple[int, ...]:
+    """A number, or a list of numbers, as one number per level."""
+    value = config.get(key, default)
+    many = [value] * (count or 1) if isinstance(value, int) else value
+    if not isinstance(many, list | tuple) or not many or not all(type(each) is int and each > 0 for each in many):
+        raise _refusal(key, value, "a number there, or one for each level")
+    if count is not None and len(many) != count:
+        raise _refusal(key, value, f"as many numbers as block_out_channels has ({count})")
+    return tuple(many)
+
+
+def _attending_levels(config: Mapping[str, Any], num_levels: int) -> list[bool]:
+    for key, names in (("down_block_types", _DOWN_BLOCKS), ("up_block_types", _UP_BLOCKS)):
+        types = config.get(key)
+        if not isinstance(types, list | tuple) or len(types) != num_levels or not set(types) <= set(names.values()):
+            raise _refusal(key, types, f"{num_levels} blocks of the types {names[True]} and {names[False]}")
+    attends = [name == _DOWN_BLOCKS[True] for name in config["down_block_types"]]
+    if [name == _UP_BLOCKS[True] for name in config["up_block_types"]] != attends[::-1]:
+        raise _refusal("up_block_types", config["up_block_types"], "the mirror image of down_block_types")
+    return attends
+
+
+def _added(config: Mapping[str, Any]) -> tuple[int | None, int]:
+    """Width of SDXL's added embedding (None in SD 1.5) and of the code of one size in it."""
+    kind = config.get("addition_embed_type")
+    if kind is None:
+        return None, 0
+    if kind != "text_time":
+        raise _refusal("addition_embed_type", kind, "'text_time' (SDXL) or none (SD 1.5)")
+    (added_width,) = _integers(config, "projection_class_embeddings_input_dim")
+    (time_id_width,) = _integers(config, "addition_time_embed_dim")
+    return added_width, time_id_width
+
+
+def _sample_size(config: Mapping[str, Any], *, default: int) -> int:
+    if config.get("sample_size") is None:
+        return default
+    return max(_integers(config, "sample_size"))
+
+
+def _shape(shapes: Mapping[str, Sequence[int]], name: str) -> Sequence[int]:
+    if name not in shapes:
+        raise UserError(f"this is not the UNet of SD 1.5 or SDXL: it has no weight {name}.")
+    return shapes[name]
+
+
+def _count(names: Iterable[str], prefix: str) -> int:
+    """How many numbered children stand below `prefix`: with "down_blocks.", how many levels there are."""
+    return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
