@@ -26,7 +26,14 @@ Pixels = Annotated[int, Field(ge=64, le=4096), AfterValidator(_multiple_of_8)]
 class Section(BaseModel):
     """A table of the settings file: frozen, and nothing unknown in it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,  # `data = 0.1` under [validation], `name = 2024`
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,125 @@
+"""What each setting may be, in words: for error messages, for the settings page and for `brushwork recipes`."""
+
+import shlex
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import tomli_w
+from pydantic import AfterValidator
+from pydantic.fields import FieldInfo
+
+from brushwork.config.schema import Section, Settings
+
+
+def sections() -> dict[str, type[Section]]:
+    """The tables of a settings file: name -> its model, in the order of the schema."""
+    found = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, Section)}
+
+
+def fields() -> dict[str, FieldInfo]:
+    """Every setting by its dotted key, in the order of the schema."""
+    tables = sections()
+    found: dict[str, FieldInfo] = {}
+    for name, field in Settings.model_fields.items():
+        if name in tables:
+            found |= {f"{name}.{inner}": inner_field for inner, inner_field in tables[name].model_fields.items()}
+        else:
+            found[name] = field
+    return found
+
+
+def literal(value: Any) -> str:
+    """A value as TOML writes it; what is unset is written `"off"`, since TOML has no null."""
+    if value is None:
+        return '"off"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(literal(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {literal(item)}" for key, item in value.items()) + " }"
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
+
+
+def shell_word(value: Any) -> str:
+    """A value as it is typed after `--set key=`."""
+    if value is None:
+        return "off"
+    return shlex.quote(value if isinstance(value, str) else literal(value))
+
+
+def expected(field: FieldInfo) -> str:
+    """What may stand there, e.g. `a whole number from 1 to 1024, or off`."""
+    parts = list(_parts(field.annotation, list(field.metadata)))
+    if optional := "off" in parts:
+        parts.remove("off")
+    return " or ".join(parts) + (", or off" if optional else "")
+
+
+def accepts_text(field: FieldInfo) -> bool:
+    """Whether any text may stand there, so that what looks like a number or a date is a text too."""
+    return any(member is str for member in _members(field.annotation))
+
+
+def accepts_bool(field: FieldInfo) -> bool:
+    """Whether true and false may stand there."""
+    return any(member is bool for member in _members(field.annotation))
+
+
+def text_choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words among which one must be chosen; empty where the value is free."""
+    literals = [member for member in _members(field.annotation) if get_origin(member) is Literal]
+    return tuple(choice for member in literals for choice in get_args(member) if isinstance(choice, str))
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def _parts(annotation: Any, rules: list[Any]) -> Iterator[str]:
+    for member in _members(annotation):
+        if member is type(None):
+            yield "off"
+        elif get_origin(member) is Annotated:
+            yield from _parts(get_args(member)[0], [*rules, *_unfolded(get_args(member)[1:])])
+        elif get_origin(member) is Literal:
+            words = [str(choice) for choice in get_args(member)]
+            yield ("one of " if len(words) > 1 else "") + ", ".join(words)
+        elif get_origin(member) is tuple:
+            inner = get_args(member)
+            kind = {str: "texts", float: "numbers", int: "whole numbers"}[inner[0]]
+            yield f"a list of {kind}" if inner[-1] is Ellipsis else f"a list of {len(inner)} {kind}"
+        else:
+            kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[member]
+            yield kind + _bounds(rules) + _shape(rules)
+
+
+def _unfolded(rules: tuple[Any, ...]) -> Iterator[Any]:
+    for rule in rules:
+        yield from rule.metadata if isinstance(rule, FieldInfo) else (rule,)
+
+
+def _bounds(rules: list[Any]) -> str:
+    low = next((rule for rule in rules if isinstance(rule, (annotated_types.Ge, annotated_types.Gt))), None)
+    high = next((rule for rule in rules if isinstance(rule, (annotated_types.Le, annotated_types.Lt))), None)
+    below = (
+        "" if high is None else f"to {high.le:g}" if isinstance(high, annotated_types.Le) else f"below {high.lt:g}"
+    )
+    if low is None:
+        return f" {below}" if below else ""
+    if isinstance(low, annotated_types.Gt):
+        return f" above {low.gt:g}" + (f" and {below}" if below else "")
+    if not below:
+        return f" of {low.ge:g} or more"
+    return f" from {low.ge:g} {'to ' if below.startswith('below') else ''}{below}"
+
+
+def _shape(rules: list[Any]) -> str:
+    text = ""
+    for rule in rules:
+        if isinstance(rule, AfterValidator):  # the schema names these for what they ask, e.g. `_multiple_of_8`
+            text += ", a " + rule.func.__name__.strip("_").replace("_", " ")
+        elif pattern := getattr(rule, "pattern", None):
+            text += f" of the form {pattern}"
+    return text
