@@ -1,0 +1,164 @@
+"""Everything that a run needs to go on, in one file that is replaced as a whole.
+
+One file, because two can disagree after a kill: adapter, optimizer and running mean are its tensors, the position
+and everything else that counts is JSON in its header.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from brushwork.atomic import written_beside
+from brushwork.errors import UserError
+from brushwork.training.loss_scale import LossScale
+
+FORMAT = "1"
+SMOOTHING = 0.98
+"""Decay of the smoothed loss: about the last 50 steps."""
+
+
+@dataclass(frozen=True)
+class Lowest:
+    """The lowest loss so far."""
+
+    loss: float
+    step: int
+    held_out: bool
+    """Measured on held-out pictures; otherwise the smoothed training loss."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run is."""
+
+    step: int = 0
+    """Optimizer steps that are done."""
+    loss_scale: LossScale = field(default_factory=LossScale)
+    loss_sum: float = 0.0
+    """Sum of losses with exponential weights, and the sum of the weights: their ratio is the smoothed loss."""
+    loss_weight: float = 0.0
+    lowest: Lowest | None = None
+
+    @property
+    def smoothed_loss(self) -> float:
+        """Mean loss of about the last 50 steps; NaN before the first."""
+        return self.loss_sum / self.loss_weight if self.loss_weight else float("nan")
+
+    def after_step(self, loss: float, loss_scale: LossScale) -> "Position":
+        """One step further, with that step's loss."""
+        return replace(
+            self,
+            step=self.step + 1,
+            loss_scale=loss_scale,
+            loss_sum=SMOOTHING * self.loss_sum + loss,
+            loss_weight=SMOOTHING * self.loss_weight + 1.0,
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's state as it stands in a file."""
+
+    position: Position
+    parameters: dict[str, Tensor]
+    moments: dict[str, dict[str, Tensor]]
+    """AdamW's running means: `exp_avg` and `exp_avg_sq` and `step`, each by parameter."""
+    ema: dict[str, Tensor] | None
+    alphas: dict[str, float]
+    """Alpha of each adapted module."""
+    family: str
+
+
+def write_state(path: Path, state: State) -> None:
+    """Replace the state file as a whole."""
+    tensors = {f"parameter/{name}": tensor for name, tensor in state.parameters.items()}
+    for kind, values in state.moments.items():
+        tensors |= {f"{kind}/{name}": tensor for name, tensor in values.items()}
+    if state.ema is not None:
+        tensors |= {f"ema/{name}": tensor for name, tensor in state.ema.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {
+        "format": FORMAT,
+        "family": state.family,
+        "position": asdict(state.position),
+        "alphas": state.alphas,
+        "ema": state.ema is not None,
+    }
+    with written_beside(path) as partial:
+        save_file(tensors, partial, metadata={"brushwork_state": json.dumps(about, sort_keys=True)})
+
+
+def read_state(path: Path) -> State:
+    """Read a state file, onto the CPU.
+
+    Raises:
+        UserError: the file is damaged, or not a state.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as the state of a run: {error}.",
+            fix="begin again in another folder with --out; the adapter files beside it are not affected",
+        ) from error
+    if "brushwork_state" not in metadata:
+        raise UserError(f"{path} is not the state of a run.", fix="name RUN/state/state.safetensors of a run")
+    about = json.loads(metadata["brushwork_state"])
+    if about["format"] != FORMAT:
+        raise UserError(
+            f"{path} was written by another version of Brushwork (format {about['format']}, this one reads {FORMAT}).",
+            fix="continue it with the version that began it",
+        )
+    kinds: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition("/")
+        kinds.setdefault(kind, {})[rest] = tensor
+    position = about["position"]
+    lowest = position["lowest"]
+    return State(
+        position=Position(
+            step=position["step"],
+            loss_scale=LossScale(**position["loss_scale"]),
+            loss_sum=position["loss_sum"],
+            loss_weight=position["loss_weight"],
+            lowest=None if lowest is None else Lowest(**lowest),
+        ),
+        parameters=kinds.pop("parameter", {}),
+        ema=kinds.pop("ema", {}) if about["ema"] else None,
+        moments=kinds,
+        alphas=about["alphas"],
+        family=about["family"],
+    )
+
+
+def optimizer_moments(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """What the optimizer remembers of each parameter, by kind and by name. Empty before its first step."""
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in parameters.items():
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            moments.setdefault(kind, {})[name] = value
+    return moments
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Give back to the optimizer what it remembered; the step counter stays on the CPU, where AdamW keeps it."""
+    for name, parameter in parameters.items():
+        remembered = {
+            kind: values[name].clone() if kind == "step" else values[name].to(parameter.device, copy=True)
+            for kind, values in moments.items()
+            if name in values
+        }
+        if remembered:
+            optimizer.state[parameter] = remembered

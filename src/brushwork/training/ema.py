@@ -1,0 +1,22 @@
+"""A running mean of the adapter: smoother than its last step."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def start(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The mean before the first step: a copy."""
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+@torch.no_grad()
+def update(mean: Mapping[str, Tensor], parameters: Mapping[str, Tensor], *, decay: float, steps_done: int) -> None:
+    """Move `mean` towards `parameters`, in place.
+
+    In the first steps the decay is (1 + n) / (10 + n) where that is smaller, so that the untrained start is
+    forgotten also in a short run.
+    """
+    share = 1.0 - min(decay, (1 + steps_done) / (10 + steps_done))
+    torch._foreach_lerp_(list(mean.values()), [parameters[name] for name in mean], share)

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM end a run after its step, with everything saved; a second one ends it at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interruption:
+    """Whether the user has asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self, signal_number: int, frame: FrameType | None) -> None:
+        """Note the first request; a second one raises KeyboardInterrupt where the program stands."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def listening() -> Iterator[Interruption]:
+    """Catch SIGINT and SIGTERM while the block runs. Outside the main thread nothing can be caught, and is not."""
+    interruption = Interruption()
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, interruption.request)
+    except ValueError:  # Python lets only the main thread set handlers
+        pass
+    try:
+        yield interruption
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

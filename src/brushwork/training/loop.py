@@ -1,0 +1,249 @@
+"""The loop: steps, and what follows a step (held-out loss, files, state, pictures).
+
+SD 1.5 and SDXL, with and without text encoders, run through these lines; what differs is a value or a function.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from brushwork.config.schema import Settings
+from brushwork.errors import UserError
+from brushwork.models.unet import UNet
+from brushwork.records import Row, append_row
+from brushwork.runtime import peak_memory
+from brushwork.training import ema
+from brushwork.training.batches import Budget
+from brushwork.training.checkpoint import Lowest, Position
+from brushwork.training.feed import EncodesText, Feed, Loaded
+from brushwork.training.interruption import Interruption
+from brushwork.training.learning_rate import factor
+from brushwork.training.loss_scale import LossScale
+from brushwork.training.run_folder import RunFolder
+from brushwork.training.step import Objective, draw, loss_per_picture
+
+logger = logging.getLogger("brushwork")
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What computes and what learns."""
+
+    unet: UNet
+    encode: EncodesText
+    """Captions to text states, where they are not in the cache; differentiable if the encoders learn."""
+    parameters: Mapping[str, nn.Parameter]
+    """Everything that learns, float32, by name."""
+    optimizer: torch.optim.Optimizer
+    """Each of its groups has a `base_rate`, which the schedule multiplies."""
+    ema: Mapping[str, Tensor] | None
+    set_dropout_key: Callable[[int | None], None]
+    """What the adapter's dropout is drawn from; None turns it off."""
+    objective: Objective
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls and does not know."""
+
+    save: Callable[[Position, "Due"], None]
+    """Write the files that are due, and the state."""
+    held_out_loss: Callable[[], float] | None
+    sample: Callable[[Position], None]
+    report: Callable[[Row], None]
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after a step."""
+
+    epoch_file: int | None = None
+    step_file: int | None = None
+    final_file: bool = False
+    lowest_loss_file: bool = False
+    state: bool = False
+    validate: bool = False
+    sample: bool = False
+
+
+@dataclass
+class Loop:
+    """One run, from the position where it stands to its end or until it is interrupted."""
+
+    learner: Learner
+    feed: Feed
+    budget: Budget
+    settings: Settings
+    folder: RunFolder
+    hooks: Hooks
+    interruption: Interruption
+    position: Position
+    _saved_at: float = field(default_factory=time.monotonic, init=False)
+
+    def run(self) -> Position:
+        """Train. Returns where it ended: at `budget.total_steps`, or earlier if it was interrupted."""
+        pending = range(self.position.step, self.budget.total_steps)
+        batches = self.feed.read_ahead(
+            microbatch for step in pending for microbatch in self.budget.microbatches(step)
+        )
+        for step in pending:
+            started = time.monotonic()
+            loaded = [next(batches) for _ in self.budget.microbatches(step)]
+            waited = time.monotonic() - started
+            row = self._update(step, loaded)
+            seconds = time.monotonic() - started
+            row |= {
+                "images_per_second": round(sum(len(batch.names) for batch in loaded) / seconds, 4),
+                "data_wait": round(waited / seconds, 4),
+                "memory_gib": round(peak_memory(self.learner.device) / 2**30, 3),
+            }
+            self._after_step(row)
+            if self.interruption.requested:
+                break
+        return self.position
+
+    def _update(self, step: int, batches: list[Loaded]) -> Row:
+        """One optimizer step: the mean gradient over all pictures of `batches`, checked, clipped, applied."""
+        learner, optimizer, scale = self.learner, self.learner.optimizer, self.position.loss_scale
+        rate = factor(step, total_steps=self.budget.total_steps, schedule=self.settings.schedule)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_rate"] * rate
+        num_pictures = sum(len(batch.names) for batch in batches)
+        loss_sum = 0.0
+        for microbatch, loaded in enumerate(batches):
+            losses = self._losses(step, microbatch, loaded)
+            (losses.sum() * (scale.scale / num_pictures)).backward()  # type: ignore[no-untyped-call]
+            loss_sum += losses.detach().sum().item()
+        loss = loss_sum / num_pictures
+
+        gradient_norm = self._unscaled_gradient_norm(scale)
+        scale = self._checked(step, loss, gradient_norm, batches, scale)
+        if scale.overflows == self.position.loss_scale.overflows:
+            if self.settings.optimizer.max_grad_norm is not None:
+                _clip(learner.parameters, gradient_norm, self.settings.optimizer.max_grad_norm)
+            optimizer.step()
+            if learner.ema is not None and self.settings.train.ema_decay is not None:
+                ema.update(learner.ema, learner.parameters, decay=self.settings.train.ema_decay, steps_done=step + 1)
+        optimizer.zero_grad(set_to_none=True)
+        self.position = self.position.after_step(loss, scale)
+        return {
+            "step": self.position.step,
+            "epoch": self.budget.epoch_of(step) + 1,
+            "loss": loss,
+            "smoothed_loss": self.position.smoothed_loss,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
+            "skipped_updates": scale.overflows,
+        }
+
+    def _losses(self, step: int, microbatch: int, loaded: Loaded) -> Tensor:
+        """Forward pass of one batch: -> (B,)"""
+        learner = self.learner
+        draws = draw(
+            loaded.mean.shape, learner.objective, seed=self.settings.train.seed, step=step, microbatch=microbatch
+        )
+        learner.set_dropout_key(step * self.budget.accumulation + microbatch)
+        text = loaded.text if loaded.text is not None else learner.encode(loaded.captions)
+        batch = loaded.with_text(text).to(learner.device)
+        return loss_per_picture(learner.unet, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype)
+
+    def _unscaled_gradient_norm(self, scale: LossScale) -> float:
+        """Take the loss scale out of the gradients; -> their norm over everything that learns."""
+        gradients = [parameter.grad for parameter in self.learner.parameters.values() if parameter.grad is not None]
+        if scale.scale != 1.0:
+            torch._foreach_mul_(gradients, 1.0 / scale.scale)
+        norms = torch._foreach_norm(gradients)
+        return float(torch.linalg.vector_norm(torch.stack([norm.to(self.learner.device) for norm in norms])))
+
+    def _checked(
+        self, step: int, loss: float, gradient_norm: float, batches: list[Loaded], scale: LossScale
+    ) -> LossScale:
+        """Stop before a weight is touched if anything is not finite; under loss scaling, tell an overflow from that."""
+        if math.isfinite(loss) and math.isfinite(gradient_norm):
+            return scale if scale == LossScale() else scale.after_good_step()
+        scaled = scale.scale != 1.0 or scale.overflows > 0
+        if math.isfinite(loss) and scaled and not scale.exhausted:
+            logger.warning("step %d: fp16 gradients overflowed; update skipped, scale halved", step + 1)
+            return scale.after_overflow()
+        what = "gradient" if math.isfinite(loss) else "loss"
+        names = [name for batch in batches for name in batch.names]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise UserError(
+            f"the {what} of step {step + 1} is not finite, so the run stopped before it could spoil the weights. "
+            f"The step saw: {shown}.",
+            fix="look at these pictures; if they are sound, use a lower optimizer.learning_rate or "
+            "train.precision=bf16 (or fp32). The last saved state is unharmed",
+        )
+
+    def _after_step(self, row: Row) -> None:
+        """Measure, save, then draw: what can fail comes last."""
+        due = self._due()
+        if due.validate and self.hooks.held_out_loss is not None:
+            self.learner.set_dropout_key(None)
+            row["held_out_loss"] = self.hooks.held_out_loss()
+        due = self._with_lowest_loss(due, row.get("held_out_loss"))
+        append_row(self.folder.metrics_file, row)
+        self.hooks.report(row)
+        if due.state:
+            self.hooks.save(self.position, due)
+            self._saved_at = time.monotonic()
+        if due.sample:
+            self.learner.set_dropout_key(None)
+            self.hooks.sample(self.position)
+
+    def _due(self) -> Due:
+        settings, done = self.settings, self.position.step
+        final = done == self.budget.total_steps
+        epoch_over = self.budget.ends_epoch(done) or final
+        epoch = self.budget.epoch_of(done - 1) + 1
+        epoch_file = epoch_over and _every(settings.save.every_epochs, epoch)
+        step_file = _every(settings.save.every_steps, done)
+        minutes = settings.save.every_minutes
+        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return Due(
+            epoch_file=epoch if epoch_file and not final else None,
+            step_file=done if step_file and not final else None,
+            final_file=final,
+            state=epoch_file or step_file or final or late or self.interruption.requested,
+            validate=epoch_over and (final or _every(settings.validation.every_epochs, epoch)),
+            sample=is_sample_due(settings, self.budget, done),
+        )
+
+    def _with_lowest_loss(self, due: Due, held_out: float | None) -> Due:
+        """Note a new lowest loss: the held-out one where it is measured, else the smoothed one at an epoch's end."""
+        measures = self.hooks.held_out_loss is not None
+        epoch_over = self.budget.ends_epoch(self.position.step) or due.final_file
+        loss = held_out if measures else self.position.smoothed_loss if epoch_over else None
+        lowest = self.position.lowest
+        if loss is None or (lowest is not None and loss >= lowest.loss):
+            return due
+        self.position = replace(self.position, lowest=Lowest(loss=loss, step=self.position.step, held_out=measures))
+        return replace(due, lowest_loss_file=True, state=True)
+
+
+def is_sample_due(settings: Settings, budget: Budget, steps_done: int) -> bool:
+    """Whether pictures are to be drawn when `steps_done` steps are done."""
+    if settings.sample.prompts is None or steps_done == 0:
+        return False
+    final = steps_done == budget.total_steps
+    epoch = budget.epoch_of(steps_done - 1) + 1
+    by_epoch = budget.ends_epoch(steps_done) and _every(settings.sample.every_epochs, epoch)
+    return final or by_epoch or _every(settings.sample.every_steps, steps_done)
+
+
+def _every(interval: int | None, count: int) -> bool:
+    return interval is not None and count % interval == 0
+
+
+def _clip(parameters: Mapping[str, nn.Parameter], norm: float, largest: float) -> None:
+    """Scale the gradient down to the norm `largest` where it is longer."""
+    if norm > largest:
+        gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, largest / norm)

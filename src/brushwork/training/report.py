@@ -1,0 +1,147 @@
+"""What a person sees of a run: the table before the start, a bar while it goes, a log file."""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from brushwork.errors import UserError
+from brushwork.records import Row
+
+logger = logging.getLogger("brushwork")
+
+
+class Advance(Protocol):
+    """Tells how much of a long piece of work is done."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a run will write, in bytes."""
+
+    adapter_file: int
+    num_adapter_files: int
+    state: int
+    cache: int
+
+    @property
+    def total(self) -> int:
+        return self.adapter_file * self.num_adapter_files + self.state + self.cache
+
+
+def gib(num_bytes: float) -> str:
+    """Bytes as people read them."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
+def check_disk(folder: Path, needed: int) -> str:
+    """How much of the free disk a run takes, in words.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(
+            f"the run would write {gib(needed)} below {folder}, and {gib(free)} are free there.",
+            fix="choose another disk with --out, or write less: --set save.every_epochs=5 or --set save.keep_last=2",
+        )
+    return f"{gib(needed)} of {gib(free)} free"
+
+
+def plan_table(title: str, sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Table:
+    """The plan of a run: sections of lines, each a name and a value."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(style="cyan")
+    table.add_column(overflow="fold")
+    for number, (heading, lines) in enumerate(sections):
+        if number:
+            table.add_row()
+        for position, (name, value) in enumerate(lines):
+            table.add_row(heading if position == 0 else "", name, value)
+    return table
+
+
+@contextmanager
+def logged(console: Console, log_file: Path) -> Iterator[None]:
+    """Send the program's messages to the screen and to the end of `log_file`."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(log_file, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    to_screen = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    previous = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in (to_file, to_screen):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(previous)
+        for handler in (to_file, to_screen):
+            logger.removeHandler(handler)
+            handler.close()
+
+
+@contextmanager
+def progress_bar(console: Console, description: str, total: int, *, done: int = 0) -> Iterator[Advance]:
+    """A bar with the time left; where there is no terminal, about twenty lines instead."""
+    if not console.is_terminal:
+        yield _lines(console, description)
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, completed=done, note="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield advance
+
+
+def _lines(console: Console, description: str) -> Advance:
+    def advance(done: int, total: int, note: str = "") -> None:
+        if done == total or done % max(1, total // 20) == 0:
+            console.print(f"{description} {done}/{total} {note}".rstrip(), highlight=False)
+
+    return advance
+
+
+def step_note(row: Row) -> str:
+    """A step in one line: loss, learning rate, pictures a second, memory."""
+    parts = [
+        f"loss {row['smoothed_loss']:.4f}",
+        f"lr {row['learning_rate']:.2e}",
+        f"{row['images_per_second']:.2f} images/s",
+        f"{row['memory_gib']:.1f} GiB",
+    ]
+    if row.get("held_out_loss") is not None and math.isfinite(row["held_out_loss"]):
+        parts.append(f"held out {row['held_out_loss']:.4f}")
+    if row["skipped_updates"]:
+        parts.append(f"{row['skipped_updates']} skipped")
+    if row["data_wait"] > 0.2:
+        parts.append(f"waiting for data {row['data_wait']:.0%}")
+    return ", ".join(parts)

@@ -1,0 +1,165 @@
+"""What lies where in a run folder.
+
+RUN/settings.toml                   every setting, with where it came from
+RUN/run.json                        the data, the base, what the settings amounted to
+RUN/state/state.safetensors         everything that is needed to go on
+RUN/metrics.jsonl  loss.png  log.txt
+RUN/NAME-000002.safetensors         the adapter after epoch 2
+RUN/NAME-step00000800.safetensors   after step 800
+RUN/NAME-lowest-loss.safetensors    the one with the lowest loss
+RUN/NAME.safetensors                at the end
+RUN/sample/000002-epoch/            pictures
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from brushwork.atomic import write_text
+from brushwork.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run. `name` begins the names of the adapter files."""
+
+    path: Path
+    name: str
+
+    @property
+    def settings_file(self) -> Path:
+        return self.path / "settings.toml"
+
+    @property
+    def description_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "state" / "state.safetensors"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def curve_file(self) -> Path:
+        return self.path / "loss.png"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def quarantine_file(self) -> Path:
+        return self.path / "quarantine.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "sample"
+
+    @property
+    def final_file(self) -> Path:
+        return self.path / f"{self.name}.safetensors"
+
+    @property
+    def lowest_loss_file(self) -> Path:
+        return self.path / f"{self.name}-lowest-loss.safetensors"
+
+    def epoch_file(self, epoch: int) -> Path:
+        """The adapter after `epoch` epochs (counted from 1)."""
+        return self.path / f"{self.name}-{epoch:06d}.safetensors"
+
+    def step_file(self, steps: int) -> Path:
+        """The adapter after `steps` optimizer steps."""
+        return self.path / f"{self.name}-step{steps:08d}.safetensors"
+
+    def ema_file(self, file: Path) -> Path:
+        """The running mean that belongs to the adapter in `file`."""
+        return file.with_name(f"{file.stem}-ema.safetensors")
+
+    def surplus(self, keep_last: int) -> list[Path]:
+        """The files by epoch and by step beyond the last `keep_last` of each kind, with their running means."""
+        surplus: list[Path] = []
+        for pattern in (r"-\d{6}\.safetensors", r"-step\d{8}\.safetensors"):
+            whole = re.compile(re.escape(self.name) + pattern)
+            files = sorted(file for file in self.path.iterdir() if whole.fullmatch(file.name))
+            old = files[: max(0, len(files) - keep_last)]
+            surplus += old + [self.ema_file(file) for file in old if self.ema_file(file).exists()]
+        return surplus
+
+    def write_description(self, description: dict[str, Any]) -> None:
+        """Write `run.json`."""
+        write_text(self.description_file, json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+
+    def read_description(self) -> dict[str, Any]:
+        """Read `run.json`."""
+        try:
+            description: dict[str, Any] = json.loads(self.description_file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(
+                f"{self.description_file} cannot be read: {error}.",
+                fix="name a folder that `brushwork train` made",
+            ) from error
+        return description
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, so that two processes never train in it at once. A dead process's hold is ignored."""
+        lock = self.path / "run.lock"
+        for _ in range(2):
+            try:
+                with lock.open("x") as file:
+                    file.write(f"{os.getpid()} {psutil.Process().create_time()}")
+                break
+            except FileExistsError as error:
+                holder = lock.read_text()
+                if _is_alive(holder):
+                    process = holder.split()[0]
+                    raise UserError(
+                        f"{self.path} is being trained by process {process}.",
+                        fix="wait for it, or choose another folder with --out",
+                    ) from error
+                lock.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_alive(holder: str) -> bool:
+    """Whether the process that wrote `holder`, its number and when it began, is still there."""
+    number, _, began = holder.partition(" ")
+    try:
+        return psutil.Process(int(number)).create_time() == float(began)
+    except (ValueError, psutil.NoSuchProcess):
+        return False
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a folder in which a run was begun."""
+    return (path / "settings.toml").is_file() and (path / "run.json").is_file()
+
+
+def newest_run(path: Path) -> Path:
+    """`path` itself if it is a run, else the run below it that was written to last."""
+    if is_run(path):
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder.", fix="name a run folder, or a folder that holds runs")
+    runs = [file.parent for file in path.glob("*/run.json") if is_run(file.parent)]
+    if not runs:
+        raise UserError(f"there is no run in {path}.", fix="name a folder that `brushwork train` made")
+    return max(runs, key=_last_written)
+
+
+def _last_written(run: Path) -> float:
+    files = [run / "run.json", run / "metrics.jsonl", run / "state" / "state.safetensors"]
+    return max(file.stat().st_mtime for file in files if file.exists())

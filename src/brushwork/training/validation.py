@@ -1,0 +1,53 @@
+"""The held-out loss: the same pictures, noise and timesteps every time, so that only the weights can move it."""
+
+import torch
+
+from brushwork.diffusion import noise as noises
+from brushwork.models.unet import UNet
+from brushwork.runtime import generator
+from brushwork.training.feed import EncodesText, Feed
+from brushwork.training.step import Draws, Objective, loss_per_picture
+
+
+@torch.no_grad()
+def held_out_loss(
+    unet: UNet,
+    feed: Feed,
+    encode: EncodesText,
+    objective: Objective,
+    *,
+    num_timesteps: int,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> float:
+    """Mean squared error over all held-out pictures at `num_timesteps` levels spread evenly over the schedule.
+
+    Each picture is shown at the middles of equal parts of the schedule, shifted by its own place among the others,
+    so that many pictures cover the schedule finely.
+    """
+    plain = Objective(
+        schedule=objective.schedule, prediction=objective.prediction, scaling_factor=objective.scaling_factor
+    )
+    total = 0.0
+    count = len(feed.examples)
+    for index in range(count):
+        loaded = feed.read([index])
+        text = loaded.text if loaded.text is not None else encode(loaded.captions)
+        batch = loaded.with_text(text).to(device)
+        for level in range(num_timesteps):
+            draws = Draws(
+                timesteps=torch.tensor([stratified_timestep(objective, level, num_timesteps, index, count)]),
+                latent_noise=torch.randn(
+                    batch.mean.shape, generator=generator(seed, "held-out latent", index, level)
+                ),
+                noise=noises.draw(batch.mean.shape, generator=generator(seed, "held-out noise", index, level)),
+            )
+            total += loss_per_picture(unet, batch, draws.to(device), plain, dtype=dtype).item()
+    return total / (count * num_timesteps)
+
+
+def stratified_timestep(objective: Objective, level: int, num_levels: int, index: int, count: int) -> int:
+    """The timestep of picture `index` of `count` at `level` of `num_levels`: one in each equal part."""
+    place = (index + 0.5) / count
+    return int((level + place) / num_levels * objective.schedule.num_timesteps)
