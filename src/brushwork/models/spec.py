@@ -1,7 +1,7 @@
 """What a UNet is made of: SD 1.5, SDXL and the bundled tiny model are three values of one `UNetSpec`.
 
-A spec is read from the `unet/config.json` of a diffusers folder, or from the shapes in a single file. What Brushwork cannot
-build is refused here by name, before a gigabyte is read.
+A spec is read from the `unet/config.json` of a diffusers folder, or from the shapes in a single file. What Brushwork
+cannot build is refused here by name, before a gigabyte is read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +64,9 @@ class UNetSpec:
             raise UserError(f"a UNet with {num_levels} levels needs {num_levels} attention depths and heads: {self}")
         for width, heads in zip(self.channels, self.heads, strict=True):
             if width % heads or width % self.norm_groups:
-                raise UserError(f"a level of {width} channels cannot be cut into {heads} heads and {self.norm_groups} groups")
+                raise UserError(
+                    f"a level of {width} channels cannot be cut into {heads} heads and {self.norm_groups} groups"
+                )
 
     @property
     def family(self) -> Family:
@@ -75,6 +77,11 @@ class UNetSpec:
     def native_resolution(self) -> int:
         """Side in pixels of the pictures that the model was trained on."""
         return self.sample_size * PIXELS_PER_LATENT
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the vector that tells every residual block how noisy the picture is."""
+        return 4 * self.channels[0]
 
     @property
     def added_width(self) -> int | None:
@@ -99,7 +106,8 @@ class UNetSpec:
         spec = cls(
             channels=channels,
             attention_depth=tuple(
-                depth if attends else 0 for depth, attends in zip(depths, _attending_levels(config, num_levels), strict=True)
+                depth if attends else 0
+                for depth, attends in zip(depths, _attending_levels(config, num_levels), strict=True)
             ),
             mid_depth=depths[-1],
             heads=_integers(config, "attention_head_dim", num_levels, default=8),
@@ -147,11 +155,14 @@ class UNetSpec:
     def from_shapes(cls, shapes: Mapping[str, Sequence[int]]) -> "UNetSpec":
         """Read the network off the shapes of its weights, by their diffusers names.
 
-        Shapes do not tell the number of heads, the width of a size's code or the native resolution: those come from the
-        named model that has these shapes, else from the family's habit (SD 1.5: 8 heads; SDXL: heads 64 wide, codes 256 wide).
+        Shapes do not tell the number of heads, the width of a size's code or the native resolution. Those come from
+        the named model with these shapes, else from the family's habit: 8 heads in SD 1.5, in SDXL heads 64 wide and
+        codes 256 wide.
         """
         num_levels = _count(shapes, "down_blocks.")
-        channels = tuple(_shape(shapes, f"down_blocks.{level}.resnets.0.conv1.weight")[0] for level in range(num_levels))
+        channels = tuple(
+            _shape(shapes, f"down_blocks.{level}.resnets.0.conv1.weight")[0] for level in range(num_levels)
+        )
         added = shapes.get("add_embedding.linear_1.weight")
         in_middle = "mid_block.attentions.0."
         spec = cls(
@@ -170,8 +181,11 @@ class UNetSpec:
             in_channels=_shape(shapes, "conv_in.weight")[1],
             out_channels=_shape(shapes, "conv_out.weight")[0],
         )
+        for named in (SD15, SDXL, TINY):
+            if named._seen_in_shapes() == spec._seen_in_shapes():
+                return named
         _refuse_other_models(spec)
-        return next((named for named in (SD15, SDXL, TINY) if named._seen_in_shapes() == spec._seen_in_shapes()), spec)
+        return spec
 
     def _seen_in_shapes(self) -> tuple[object, ...]:
         return (
@@ -207,10 +221,10 @@ SDXL = UNetSpec(
 )
 
 TINY = UNetSpec(
-    channels=(64, 128, 192),
+    channels=(64, 96, 160),
     attention_depth=(0, 1, 2),
     mid_depth=2,
-    heads=(1, 2, 3),
+    heads=(2, 3, 5),
     layers_per_block=2,
     context_width=256,
     linear_projection=True,
@@ -231,8 +245,8 @@ _READ = {
     *("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim"),
 }
 
-# Keys that diffusers writes and that change nothing here: the heads of another kind of added embedding, and attention in
-# float32, which scaled_dot_product_attention does inside by itself (diffusers ignores the key with it, too).
+# Keys that diffusers writes and that change nothing here: the heads of another kind of added embedding, and attention
+# in float32, which scaled_dot_product_attention does inside by itself (diffusers ignores the key with it, too).
 _WITHOUT_EFFECT = {"addition_embed_type_num_heads", "upcast_attention"}
 
 _BUILT: dict[str, tuple[object, ...]] = {
@@ -250,7 +264,7 @@ _BUILT: dict[str, tuple[object, ...]] = {
     "resnet_time_scale_shift": ("default",),
     "time_embedding_type": ("positional",),
 }
-"""The one form that is built where diffusers knows several. Any other key must be null or false: it is switched off."""
+"""The one form that is built where diffusers knows several; every key not named here must be null or false."""
 
 
 def _refusal(key: str, value: object, expected: str) -> UserError:
@@ -273,7 +287,7 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
 
 
 def _refuse_other_models(spec: UNetSpec) -> None:
-    """Say what the model is, where it can be built or nearly so but means something else."""
+    """Say what the model is, where it can be built, or nearly, but is not what it looks like."""
     other = None
     if spec.in_channels == 9:
         other = "an inpainting model (in_channels = 9: latents, mask and masked picture)"
@@ -286,14 +300,22 @@ def _refuse_other_models(spec: UNetSpec) -> None:
     elif spec.channels[0] == 384 and spec.context_width == 1280:
         other = "the SDXL refiner (block_out_channels from 384, cross_attention_dim = 1280)"
     elif spec.pooled_width is not None and spec.pooled_width <= 0:
-        other = f"a model of an unknown kind (projection_class_embeddings_input_dim = {spec.added_width})"
+        other = f"of an unknown kind (projection_class_embeddings_input_dim = {spec.added_width})"
     elif spec.attention_depth[-1] not in (0, spec.mid_depth):
-        other = f"a cut-down model ({spec.mid_depth} transformer blocks in the middle, {spec.attention_depth[-1]} beside it)"
+        depths = (
+            f"{spec.attention_depth[-1]} transformer blocks at the coarsest level, {spec.mid_depth} in the middle"
+        )
+        other = f"a cut-down model ({depths})"
     if other is not None:
-        raise UserError(f"this is {other}; Brushwork trains SD 1.5 and SDXL.", fix="take the base model of SD 1.5 or SDXL")
+        raise UserError(
+            f"this model is {other}; Brushwork trains SD 1.5 and SDXL.",
+            fix="take a Stable Diffusion 1.5 or SDXL base model, or one fine-tuned from them",
+        )
 
 
-def _integers(config: Mapping[str, Any], key: str, count: int | None = None, *, default: int | None = None) -> tuple[int, ...]:
+def _integers(
+    config: Mapping[str, Any], key: str, count: int | None = None, *, default: int | None = None
+) -> tuple[int, ...]:
     """A number, or a list of numbers, as one number per level."""
     value = config.get(key, default)
     many = [value] * (count or 1) if isinstance(value, int) else value
