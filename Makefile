@@ -33,5 +33,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMP)
+	$(BIN)/python -m brushwork.config.document > docs/settings.md
+
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -121,5 +121,5 @@ def _shape(rules: list[Any]) -> str:
         if isinstance(rule, AfterValidator):  # the schema names these for what they ask, e.g. `_multiple_of_8`
             text += ", a " + rule.func.__name__.strip("_").replace("_", " ")
         elif pattern := getattr(rule, "pattern", None):
-            text += f" of the form {pattern}"
+            text += f" of the form `{pattern}`"
     return text

@@ -1,0 +1,59 @@
+"""The command `brushwork`: which commands there are. Each lives in a file of its own.
+
+Nothing heavy is imported here or at the top of a command's file, so that `brushwork --help` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import brushwork
+from brushwork.cli.doctor import doctor
+from brushwork.cli.errors import DEBUG_VARIABLE, exit_code
+from brushwork.cli.recipes import recipes
+
+app = typer.Typer(
+    name="brushwork",
+    help="Teach Stable Diffusion a style or a character, from a folder of pictures to a LoRA.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # `--batch_size` is taken for `--batch-size`: other trainers write underscores.
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["-h", "--help"],
+    },
+)
+
+app.command()(recipes)
+app.command()(doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"brushwork {brushwork.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get(DEBUG_VARIABLE))
+    words = [word for word in words if word != "--debug"]
+    sys.exit(exit_code(lambda: app(words, prog_name="brushwork", standalone_mode=False), debug=debug))

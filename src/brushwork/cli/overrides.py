@@ -1,0 +1,30 @@
+"""The options that several commands share, each defined once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting, e.g. --set lora.rank=8. May be given several times; `brushwork recipes --settings` "
+        "lists them all.",
+    ),
+]
+
+RecipeName = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="NAME|FILE.toml", help="Where to start from; see `brushwork recipes`."),
+]
+
+RunFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--config", metavar="FILE.toml", help="A file of settings, which goes over the recipe."),
+]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
+
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")]

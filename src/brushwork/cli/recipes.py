@@ -1,0 +1,75 @@
+"""`brushwork recipes`: what there is to start from, and every setting."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from brushwork.cli.overrides import AsJson
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME|FILE.toml", help="Show this one.")] = None,
+    settings: Annotated[bool, typer.Option("--settings", help="List every setting and its default.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes, or show one and what it changes.
+
+    Example: brushwork recipes sdxl-standard
+    """
+    if settings:
+        _show_settings(as_json)
+    elif name is None:
+        _show_all(as_json)
+    else:
+        _show_one(name, as_json)
+
+
+def _show_all(as_json: bool) -> None:
+    from brushwork.config.load import read_recipe, recipe_names
+
+    found = [read_recipe(name) for name in recipe_names()]
+    if as_json:
+        typer.echo(json.dumps({recipe.name: recipe.header[0] for recipe in found}, indent=2))
+        return
+    width = max(len(recipe.name) for recipe in found)
+    for recipe in found:
+        typer.echo(f"{recipe.name:{width}}  {recipe.header[0]}")
+    typer.echo("\nShow one: brushwork recipes NAME. Use one: brushwork train DATA --recipe NAME.")
+
+
+def _show_one(name: str, as_json: bool) -> None:
+    from brushwork.config.describe import literal
+    from brushwork.config.load import differences, read_recipe, resolve
+    from brushwork.config.schema import Settings
+
+    recipe = read_recipe(name)
+    changed = differences(Settings(), resolve(recipe=name).settings)
+    if as_json:
+        typer.echo(json.dumps({key: {"default": old, "recipe": new} for key, old, new in changed}, indent=2))
+        return
+    typer.echo(recipe.text.rstrip())
+    typer.echo("\n# What it changes:")
+    width = max((len(key) for key, _, _ in changed), default=0)
+    for key, old, new in changed:
+        typer.echo(f"#   {key:{width}}  {literal(old)} -> {literal(new)}")
+
+
+def _show_settings(as_json: bool) -> None:
+    from brushwork.config.describe import expected, fields, literal
+
+    if as_json:
+        rows = {
+            key: {
+                "default": field.default,
+                "expected": expected(field),
+                "about": " ".join((field.description or "").split()),
+            }
+            for key, field in fields().items()
+        }
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for key, field in fields().items():
+        typer.echo(f"{key} = {literal(field.default)}")
+        typer.echo(f"    {' '.join((field.description or '').split())}")
+        typer.echo(f"    Expected: {expected(field)}.")
