@@ -1,6 +1,6 @@
-"""A module built without memory receives its weights one by one, strictly: all of them, and nothing else."""
+"""A module built without memory gets its weights one by one, strictly: all of them, and nothing else."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,23 +9,22 @@ from brushwork.errors import UserError
 
 
 def assemble(
-    build: Callable[[], nn.Module],
+    module: nn.Module,
     tensors: Mapping[str, Tensor],
     *,
     dtype: torch.dtype,
     device: torch.device | str,
     what: str,
 ) -> nn.Module:
-    """Build a module on the meta device and give it `tensors`, cast and moved one at a time; frozen, in eval mode.
+    """Give a module on the meta device its weights, cast and moved one at a time; it comes back frozen, in eval mode.
 
     `tensors` may read its values when they are asked for, so that no more than one is held twice.
 
     Args:
+        module: built under `torch.device("meta")`.
         tensors: by the module's own parameter names.
         what: the part and where it comes from, for messages: "vae of model.safetensors".
     """
-    with torch.device("meta"):
-        module = build()
     expected = module.state_dict()
     _refuse("are missing", what, (name for name in expected if name not in tensors))
     _refuse("are not known to this network", what, (name for name in tensors if name not in expected))

@@ -35,7 +35,9 @@ CONFIG_KEYS = (
     "hidden_act",
     "layer_norm_eps",
     "projection_dim",
+    "bos_token_id",
     "eos_token_id",
+    "pad_token_id",
 )
 
 
@@ -193,16 +195,22 @@ def build_text_encoder(
     what: str = "text encoder",
 ) -> nn.Module:
     """A text encoder from a `config.json` and its weights by their canonical names (`text_model.` in front)."""
+    empty = empty_text_encoder(config, with_projection=with_projection)
+    own_names = {module_path(empty, name): name for name in state_dict if not name.endswith(".position_ids")}
+    module = assemble(empty, Renamed(state_dict, own_names), dtype=dtype, device=device, what=what)
+    embeddings = _inner(module).embeddings
+    embeddings.position_ids = torch.arange(embeddings.position_embedding.num_embeddings, device=device)[None]
+    return module
+
+
+def empty_text_encoder(config: Mapping[str, Any], *, with_projection: bool) -> nn.Module:
+    """A text encoder on the meta device: names and shapes, no memory."""
     settings = CLIPTextConfig(
         **{key: config[key] for key in CONFIG_KEYS if key in config}, attn_implementation="sdpa"
     )
     kind = CLIPTextModelWithProjection if with_projection else CLIPTextModel
     with torch.device("meta"):
-        empty = kind(settings)
-    own_names = {module_path(empty, name): name for name in state_dict if not name.endswith(".position_ids")}
-    module = assemble(lambda: kind(settings), Renamed(state_dict, own_names), dtype=dtype, device=device, what=what)
-    embeddings = _inner(module).embeddings
-    embeddings.position_ids = torch.arange(settings.max_position_embeddings, device=device)[None]
+        module: nn.Module = kind(settings)
     return module
 
 

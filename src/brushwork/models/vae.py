@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from brushwork.errors import UserError
 from brushwork.models.assembly import Renamed, assemble
@@ -23,9 +23,13 @@ FIX_NOT_FINITE = (
 
 
 class VAE:
-    """The autoencoder of a base model, with latents as the base's UNet knows them."""
+    """The autoencoder of a base model, with latents as the base's UNet knows them.
 
-    def __init__(self, module: AutoencoderKL) -> None:
+    Args:
+        module: diffusers' AutoencoderKL, from `build_vae`.
+    """
+
+    def __init__(self, module: Any) -> None:
         self.module = module
         self.scaling_factor = float(module.config.scaling_factor)
 
@@ -98,11 +102,15 @@ def build_vae(
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if config.get(key) is not None:
             raise UserError(f"{what}: its latents are normalised by {key}, which no VAE of SD 1.5 or SDXL does.")
-    settings = {key: value for key, value in config.items() if not key.startswith("_")}
     tensors = Renamed(state_dict, {_today(name): name for name in state_dict})
-    module = assemble(lambda: AutoencoderKL(**settings), tensors, dtype=dtype, device=device, what=what)
-    assert isinstance(module, AutoencoderKL)
-    return VAE(module)
+    return VAE(assemble(empty_autoencoder(config), tensors, dtype=dtype, device=device, what=what))
+
+
+def empty_autoencoder(config: Mapping[str, Any]) -> nn.Module:
+    """An AutoencoderKL on the meta device: names and shapes, no memory."""
+    with torch.device("meta"):
+        module: nn.Module = AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})
+    return module
 
 
 def _today(name: str) -> str:
