@@ -114,7 +114,7 @@ def read_state(path: Path) -> State:
     about = json.loads(metadata["brushwork_state"])
     if about["format"] != FORMAT:
         raise UserError(
-            f"{path} was written by another version of Brushwork (format {about['format']}, this one reads {FORMAT}).",
+            f"{path} was written by another version of Brushwork: format {about['format']}, this one reads {FORMAT}.",
             fix="continue it with the version that began it",
         )
     kinds: dict[str, dict[str, Tensor]] = {}

@@ -165,7 +165,7 @@ class Loop:
     def _checked(
         self, step: int, loss: float, gradient_norm: float, batches: list[Loaded], scale: LossScale
     ) -> LossScale:
-        """Stop before a weight is touched if anything is not finite; under loss scaling, tell an overflow from that."""
+        """Stop before a weight is touched if anything is not finite; under loss scaling an overflow may pass."""
         if math.isfinite(loss) and math.isfinite(gradient_norm):
             return scale if scale == LossScale() else scale.after_good_step()
         scaled = scale.scale != 1.0 or scale.overflows > 0

@@ -10,7 +10,7 @@ GROWTH_INTERVAL = 2000
 
 @dataclass(frozen=True)
 class LossScale:
-    """By how much the loss is multiplied before its gradient is taken. A scale of 1 that never moves is no scaling."""
+    """By how much the loss is multiplied before its gradient is taken; 1 is no scaling."""
 
     scale: float = 1.0
     good_steps: int = 0

@@ -5,7 +5,6 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,20 +23,6 @@ class Advance(Protocol):
     """Tells how much of a long piece of work is done."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
-
-
-@dataclass(frozen=True)
-class Space:
-    """What a run will write, in bytes."""
-
-    adapter_file: int
-    num_adapter_files: int
-    state: int
-    cache: int
-
-    @property
-    def total(self) -> int:
-        return self.adapter_file * self.num_adapter_files + self.state + self.cache
 
 
 def gib(num_bytes: float) -> str:

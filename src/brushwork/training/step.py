@@ -14,7 +14,7 @@ from torch import Tensor
 from brushwork.diffusion import noise as noises
 from brushwork.diffusion.prediction import Prediction, add_noise, target
 from brushwork.diffusion.schedule import NoiseSchedule
-from brushwork.diffusion.weighting import min_snr
+from brushwork.diffusion.weighting import mean_squared_error, min_snr
 from brushwork.models.unet import UNet
 from brushwork.runtime import generator
 
@@ -95,10 +95,10 @@ def loss_per_picture(unet: UNet, batch: Batch, draws: Draws, objective: Objectiv
     noisy = add_noise(latents, draws.noise, alpha, sigma)
     pooled = None if batch.pooled is None else batch.pooled.to(dtype)
 
-    output = unet(noisy.to(dtype), draws.timesteps, batch.context.to(dtype), pooled, batch.time_ids).float()
+    output = unet(noisy.to(dtype), draws.timesteps, batch.context.to(dtype), pooled, batch.time_ids)
 
     wanted = target(objective.prediction, latents, draws.noise, alpha, sigma)
-    losses = (output - wanted).square().mean(dim=(1, 2, 3))  # (B,)
+    losses = mean_squared_error(output, wanted)  # (B,)
     if objective.min_snr_gamma is None:
         return losses
     snr = objective.schedule.snr(draws.timesteps)

@@ -1,0 +1,99 @@
+"""`brushwork train`: a folder of pictures and captions goes in, a LoRA comes out."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from brushwork.cli.overrides import AsJson, Offline, Overrides, RecipeName, RunFiles
+
+if TYPE_CHECKING:
+    from brushwork.training.run import RunResult
+
+AcceptChanges = Annotated[
+    bool,
+    typer.Option("--accept-changes", help="Go on with a run although its settings, data or base have changed."),
+]
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of pictures with captions beside them.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder, by default runs/NAME. Name an old one to go on with it.")
+    ] = None,
+    recipe: RecipeName = None,
+    config: RunFiles = None,
+    base: Annotated[
+        str | None, typer.Option(help="bundled, a diffusers folder, a .safetensors file, or a hub id.")
+    ] = None,
+    vae: Annotated[str | None, typer.Option(help="Another VAE than the base's own.")] = None,
+    name: Annotated[str | None, typer.Option(help="Begins the names of the files.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(metavar="SHARE|DIR", help="Held-out pictures to measure on: 0.1, or a folder.")
+    ] = None,
+    sample_prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw these prompts during the run, one a line.")
+    ] = None,
+    sample_every: Annotated[int | None, typer.Option(metavar="EPOCHS", help="How often to draw them.")] = None,
+    overrides: Overrides = None,
+    accept_changes: AcceptChanges = False,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a LoRA on a folder of pictures and captions.
+
+    Ctrl-C finishes the step and saves; the same command goes on from there.
+
+    Example: brushwork train photos --base sdxl.safetensors --recipe sdxl-standard --name corgi
+    """
+    from brushwork.training.run import train as run
+
+    flags = {
+        "model.base": base,
+        "model.vae": vae,
+        "name": name,
+        "validation.data": validation,
+        "sample.prompts": sample_prompts,
+        "sample.every_epochs": sample_every,
+        "model.offline": True if offline else None,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    result = run(
+        data,
+        out=out,
+        recipe=recipe,
+        files=config or [],
+        overrides=[*given, *(overrides or [])],
+        accept_changes=accept_changes,
+    )
+    say(result, as_json=as_json)
+
+
+def say(result: "RunResult", *, as_json: bool) -> None:
+    """Tell what a run made and where, or how to go on with it."""
+    if as_json:
+        typer.echo(json.dumps(describe(result)))
+        return
+    if result.adapter is None:
+        typer.echo(f"stopped at step {result.step} of {result.total_steps}; everything is saved")
+        typer.echo(f"  go on: brushwork resume {result.folder}")
+        return
+    typer.echo(f"{result.adapter}: {result.step} steps, loss {result.smoothed_loss:.4f}")
+    typer.echo(f"  curve: {result.curve}")
+    if result.samples is not None:
+        typer.echo(f"  pictures: {result.samples}")
+
+
+def describe(result: "RunResult") -> dict[str, object]:
+    """A result as plain values."""
+    return {
+        "run": str(result.folder),
+        "finished": result.finished,
+        "step": result.step,
+        "total_steps": result.total_steps,
+        "smoothed_loss": result.smoothed_loss,
+        "adapter": None if result.adapter is None else str(result.adapter),
+        "curve": str(result.curve),
+        "samples": None if result.samples is None else str(result.samples),
+    }

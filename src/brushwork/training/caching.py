@@ -1,0 +1,86 @@
+"""The cache as a run uses it: filled before the first step, read in every one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from brushwork.cache.build import build_latents, build_text
+from brushwork.cache.store import Store
+from brushwork.models.text import TextEncoders, TextStates
+from brushwork.models.vae import VAE
+from brushwork.training.interruption import Interruption
+from brushwork.training.prepare import Preparation
+from brushwork.training.report import Advance, progress_bar
+
+
+class CachingInterruptedError(Exception):
+    """The user asked to stop while the cache was being filled; what is done is kept."""
+
+
+def fill_latents(
+    preparation: Preparation, store: Store, vae: VAE, *, console: Console, interruption: Interruption
+) -> None:
+    """Encode the pictures that are not in the cache yet; the VAE is back on the CPU afterwards."""
+    pictures = [*preparation.pictures, *preparation.held_out]
+    vae.to(preparation.device)
+    with progress_bar(console, "encoding pictures", len(pictures)) as advance:
+        build_latents(
+            [picture.sample for picture in pictures],
+            [picture.placement for picture in pictures],
+            store,
+            encode=vae.encode,
+            encoder=preparation.vae_fingerprint,
+            background=preparation.settings.data.background,
+            max_pixels=preparation.settings.data.max_pixels,
+            batch_size=preparation.settings.cache.vae_batch_size,
+            on_progress=_stopping(advance, interruption),
+        )
+    vae.to("cpu")
+
+
+def fill_text(
+    preparation: Preparation, store: Store, text: TextEncoders, *, console: Console, interruption: Interruption
+) -> None:
+    """Encode the captions that are not in the cache yet, and the empty one.
+
+    One at a time: the last bits of a caption's states depend on what shares its batch, and an entry should
+    follow from its key alone.
+    """
+    captions = preparation.captions
+    with progress_bar(console, "encoding captions", len(captions) + 1) as advance:
+        build_text(
+            captions,
+            store,
+            encode_text=text.encode,
+            encoder=preparation.text_fingerprint,
+            batch_size=1,
+            on_progress=_stopping(advance, interruption),
+        )
+
+
+@dataclass(frozen=True)
+class CachedText:
+    """Text states of captions, read from the cache."""
+
+    preparation: Preparation
+    store: Store
+
+    def __call__(self, captions: Sequence[str]) -> TextStates:
+        """B captions -> context (B, L, W) and, for SDXL, pooled (B, P), on the CPU."""
+        entries = [self.store.read(self.preparation.text_key(caption)) for caption in captions]
+        pooled = [entry["pooled"] for entry in entries if "pooled" in entry]
+        return TextStates(
+            context=torch.stack([entry["context"] for entry in entries]),
+            pooled=torch.stack(pooled) if pooled else None,
+        )
+
+
+def _stopping(advance: Advance, interruption: Interruption) -> Advance:
+    def report(done: int, total: int, note: str = "") -> None:
+        advance(done, total, note)
+        if interruption.requested and done < total:
+            raise CachingInterruptedError
+
+    return report

@@ -1,0 +1,192 @@
+"""The plan of a run, shown before it starts: what is read, how the steps come about, what trains, what is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from brushwork.cache.store import cache_folder
+from brushwork.config.schema import Settings
+from brushwork.lora.inject import inject
+from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
+from brushwork.models.unet import UNet
+from brushwork.runtime import PRECISIONS
+from brushwork.training.batches import Budget
+from brushwork.training.learner import count_by_component
+from brushwork.training.prepare import Preparation
+from brushwork.training.report import check_disk, gib, plan_table
+from brushwork.training.run_folder import RunFolder
+
+LINES = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a run will write, in bytes."""
+
+    adapter_file: int
+    num_adapter_files: int
+    state: int
+    cache: int
+
+    @property
+    def run(self) -> int:
+        """Everything in the run folder but the pictures; the state is there twice while it is replaced."""
+        return self.adapter_file * self.num_adapter_files + 2 * self.state
+
+
+def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, num_sample_prompts: int) -> None:
+    """Print the plan.
+
+    Raises:
+        UserError: what the run writes does not fit on the disk.
+    """
+    learning = count_what_learns(preparation)
+    space = needed_space(preparation, sum(parameters for _, parameters in learning.values()))
+    cache = cache_folder(preparation.settings.cache.folder)
+    sections = [
+        ("data", _data_lines(preparation)),
+        ("base", _base_lines(preparation)),
+        ("steps", preparation.budget.lines()),
+        ("learns", _learning_lines(preparation, learning)),
+        ("writes", _writing_lines(preparation, folder, space, num_sample_prompts)),
+        (
+            "disk",
+            [("run", check_disk(folder.path, space.run)), ("cache", check_disk(cache, space.cache) + f", {cache}")],
+        ),
+    ]
+    console.print()
+    console.print(plan_table(f"[bold]{preparation.settings.name}[/bold]", sections), highlight=False)
+    console.print()
+
+
+def count_what_learns(preparation: Preparation) -> dict[str, tuple[int, int]]:
+    """Modules and parameters by component, counted on networks without weights."""
+    settings = preparation.settings
+    components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
+    if settings.lora.text_encoder:
+        components |= preparation.base.load_text(
+            dtype=torch.float32, device="meta", clip_skip=settings.model.clip_skip
+        ).modules
+    adapter = inject(
+        components,
+        targets=settings.lora.targets,
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        conv_rank=settings.lora.conv_rank,
+        conv_alpha=settings.lora.conv_alpha,
+        text_encoder=settings.lora.text_encoder,
+        seed=settings.train.seed,
+    )
+    return count_by_component(adapter)
+
+
+def meta_unet(spec: UNetSpec) -> UNet:
+    """A UNet with shapes and without weights."""
+    with torch.device("meta"):
+        return UNet(spec)
+
+
+def needed_space(preparation: Preparation, num_parameters: int) -> Space:
+    """What the run will write at most: adapter files, state, and cache entries as if none were there yet."""
+    settings = preparation.settings
+    width = PRECISIONS[settings.save.precision].itemsize
+    copies = 3 if settings.train.ema_decay is None else 4  # weights, two moments, running mean
+    size = preparation.resolution // PIXELS_PER_LATENT
+    latents = 2 * 4 * size * size * 4
+    spec = preparation.base.spec
+    states = settings.model.max_tokens // 75 * 77 * spec.context_width + (spec.pooled_width or 0)
+    text = states * preparation.dtype.itemsize * (len(preparation.captions) + 1) if preparation.caches_text else 0
+    return Space(
+        adapter_file=num_parameters * width,
+        num_adapter_files=count_adapter_files(settings, preparation.budget),
+        state=num_parameters * 4 * copies,
+        cache=latents * (len(preparation.pictures) + len(preparation.held_out)) + text,
+    )
+
+
+def count_adapter_files(settings: Settings, budget: Budget) -> int:
+    """How many adapter files lie in the run folder at most."""
+    kept = settings.save.keep_last
+    files = 0
+    for interval, count in (
+        (settings.save.every_epochs, budget.total_steps // budget.steps_per_epoch),
+        (settings.save.every_steps, budget.total_steps),
+    ):
+        if interval is not None:
+            files += min(count // interval, count if kept is None else kept + 1)
+    means = 0 if settings.train.ema_decay is None else files + 1
+    return files + 2 + means  # the last and the one with the lowest loss
+
+
+def _data_lines(preparation: Preparation) -> LINES:
+    dataset = preparation.dataset
+    without = len(dataset.missing_captions) + len(dataset.empty_captions)
+    captions = f"{len(preparation.captions)} different, {without} pictures without"
+    lines = [
+        ("pictures", f"{len(preparation.pictures)} in {preparation.data}"),
+        ("captions", captions),
+        ("size", f"{preparation.resolution} x {preparation.resolution}, the centre of each picture"),
+    ]
+    if preparation.held_out:
+        lines.append(("held out", f"{len(preparation.held_out)} pictures, to measure on"))
+    if dataset.quarantined:
+        lines.append(("quarantined", f"{len(dataset.quarantined)} files cannot be used: see quarantine.jsonl"))
+    if preparation.pictures:
+        lines.append(("a caption", preparation.pictures[0].caption or "(empty)"))
+    return lines + [("note", note) for note in dataset.notes]
+
+
+def _base_lines(preparation: Preparation) -> LINES:
+    base = preparation.base
+    family = {"sd15": "Stable Diffusion 1.5", "sdxl": "SDXL"}[base.spec.family]
+    ends = ", ends in pure noise" if base.zero_terminal_snr else ""
+    text = "cached, encoders leave" if preparation.caches_text else "encoded in every step"
+    return [
+        ("model", f"{base.source}: {family} layout, predicts {base.prediction}{ends}"),
+        ("computes", f"on {preparation.device} in {str(preparation.dtype).removeprefix('torch.')}"),
+        ("text", text),
+    ]
+
+
+def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, int]]) -> LINES:
+    settings = preparation.settings
+    lora, optimizer = settings.lora, settings.optimizer
+    lines = []
+    for component, (modules, parameters) in learning.items():
+        rate = optimizer.learning_rate
+        if component != "unet":
+            rate = optimizer.text_encoder_learning_rate or rate
+        lines.append((component, f"{parameters:,} parameters in {modules} modules, learning rate {rate:g}"))
+    alpha = lora.rank if lora.alpha is None else lora.alpha
+    lines.append(("adapter", f"rank {lora.rank}, alpha {alpha:g}, dropout {lora.dropout:g}"))
+    warmup = f", {settings.schedule.warmup_steps} steps of warm-up" if settings.schedule.warmup_steps else ""
+    lines.append(("schedule", f"{settings.schedule.name}{warmup}"))
+    loss = "mean squared error" if settings.loss.min_snr_gamma is None else f"min-SNR {settings.loss.min_snr_gamma:g}"
+    offset = f", noise offset {settings.loss.noise_offset:g}" if settings.loss.noise_offset else ""
+    lines.append(("loss", loss + offset))
+    return lines
+
+
+def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, num_sample_prompts: int) -> LINES:
+    save = preparation.settings.save
+    often = []
+    if save.every_epochs is not None:
+        often.append(f"every {save.every_epochs} epochs" if save.every_epochs > 1 else "every epoch")
+    if save.every_steps is not None:
+        often.append(f"every {save.every_steps} steps")
+    kept = f", the last {save.keep_last} of each kind kept" if save.keep_last else ""
+    lines = [
+        ("folder", str(folder.path)),
+        (
+            "adapters",
+            f"{' and '.join([*often, 'at the end'])}{kept}: up to {space.num_adapter_files} files of "
+            f"{gib(space.adapter_file)}, {save.layout} layout in {save.precision}",
+        ),
+        ("state", f"{gib(space.state)}, to go on from"),
+    ]
+    if num_sample_prompts:
+        lines.append(("pictures", f"{num_sample_prompts} prompts, first with the base, then as set in [sample]"))
+    return lines

@@ -1,0 +1,191 @@
+"""From a folder and settings to all that a run needs to know before anything big is loaded."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from brushwork.cache.fingerprint import latent_key, text_key
+from brushwork.config.schema import Settings
+from brushwork.data.captions import render_caption
+from brushwork.data.folder import Dataset, Sample, read_dataset
+from brushwork.data.split import hold_out
+from brushwork.data.transform import Placement, place_centre
+from brushwork.errors import UserError
+from brushwork.models.weights import Base, open_base
+from brushwork.runtime import pick_device, pick_dtype
+from brushwork.training.batches import Budget
+from brushwork.training.feed import Example
+from brushwork.training.report import Advance
+
+logger = logging.getLogger("brushwork")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A sample with what the settings make of it."""
+
+    sample: Sample
+    placement: Placement
+    caption: str
+    """As it is trained, with prefix and suffix."""
+    latent_key: str
+
+    @property
+    def example(self) -> Example:
+        return Example(
+            name=self.sample.name,
+            caption=self.caption,
+            latent_key=self.latent_key,
+            time_ids=self.placement.time_ids(),
+        )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A run, planned."""
+
+    data: Path
+    settings: Settings
+    base: Base
+    device: torch.device
+    dtype: torch.dtype
+    resolution: int
+    dataset: Dataset
+    pictures: tuple[Picture, ...]
+    held_out: tuple[Picture, ...]
+    budget: Budget
+
+    @property
+    def caches_text(self) -> bool:
+        """Whether text states come from the cache, so that the encoders can go."""
+        return caches_text(self.settings)
+
+    @property
+    def captions(self) -> list[str]:
+        """Every caption that the run reads, once."""
+        return sorted({picture.caption for picture in (*self.pictures, *self.held_out)})
+
+    def text_key(self, caption: str) -> str:
+        """Where the cache keeps the states of a caption."""
+        return text_key(caption, self.text_fingerprint)
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Changes with anything that changes the states of a caption."""
+        model = self.settings.model
+        return f"{self.base.fingerprint('text')}/{self.dtype}/skip {model.clip_skip}/{model.max_tokens} tokens"
+
+    @cached_property
+    def vae_fingerprint(self) -> str:
+        """Changes with anything that changes the latents of a picture."""
+        return vae_fingerprint(self.base)
+
+    @property
+    def data_digest(self) -> str:
+        """Changes with any picture, caption, order or size that the run would see."""
+        digest = hashlib.sha256()
+        for picture in (*self.pictures, *self.held_out):
+            line = (picture.latent_key, picture.caption, picture.sample.repeats, picture.placement)
+            digest.update(repr(line).encode())
+        return digest.hexdigest()
+
+
+VAE_DTYPE = torch.float32
+"""Pictures are encoded once and looked at for hours, so the VAE computes in full precision; SDXL's own would overflow
+in fp16 anyway."""
+
+
+def vae_fingerprint(base: Base) -> str:
+    """The VAE's weights and the precision that it computes in."""
+    return f"{base.fingerprint('vae')}/{VAE_DTYPE}"
+
+
+def caches_text(settings: Settings) -> bool:
+    """Whether text states can and should be cached.
+
+    Raises:
+        UserError: the cache is asked for while a text encoder learns.
+    """
+    if settings.lora.text_encoder and settings.cache.text == "on":
+        raise UserError(
+            "cache.text = on keeps the text states as they are, but lora.text_encoder = true changes them.",
+            fix="--set cache.text=auto, or --set lora.text_encoder=false",
+        )
+    return settings.cache.text == "on" or (settings.cache.text == "auto" and not settings.lora.text_encoder)
+
+
+def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = None) -> Preparation:
+    """Read headers, pictures and captions; compute placements, keys and the number of steps."""
+    caches_text(settings)
+    base = open_base(
+        settings.model.base,
+        vae=settings.model.vae,
+        offline=settings.model.offline,
+        prediction=settings.model.prediction,
+        zero_terminal_snr=settings.model.zero_terminal_snr,
+    )
+    device = pick_device(settings.train.device)
+    resolution = settings.data.resolution or base.spec.native_resolution
+    dataset = read_dataset(data, data=settings.data, on_progress=on_progress)
+    train_set, held_out = _split(dataset, settings, on_progress)
+    vae = vae_fingerprint(base)
+    pictures = _pictures(train_set.samples, settings, resolution, vae)
+    budget = Budget(
+        sizes=tuple(tuple(picture.placement.target) for picture in pictures),
+        repeats=tuple(picture.sample.repeats for picture in pictures),
+        batch_size=settings.train.batch_size,
+        accumulation=settings.train.accumulation,
+        epochs=settings.train.epochs,
+        max_steps=settings.train.max_steps,
+        seed=settings.train.seed,
+    )
+    return Preparation(
+        data=data,
+        settings=settings,
+        base=base,
+        device=device,
+        dtype=pick_dtype(settings.train.precision, device),
+        resolution=resolution,
+        dataset=dataset,
+        pictures=pictures,
+        held_out=_pictures(held_out.samples, settings, resolution, vae) if held_out else (),
+        budget=budget,
+    )
+
+
+def _split(dataset: Dataset, settings: Settings, on_progress: Advance | None) -> tuple[Dataset, Dataset | None]:
+    """Set aside what is held out: a share of the pictures, or a folder of its own."""
+    wanted = settings.validation.data
+    if wanted is None:
+        return dataset, None
+    try:
+        share = float(wanted)
+    except ValueError:
+        return dataset, read_dataset(Path(wanted), data=settings.data, on_progress=on_progress)
+    if not 0 < share < 1:
+        raise UserError(
+            f"validation.data = {wanted!r}: a share lies between 0 and 1.", fix="--validation 0.1, or a folder"
+        )
+    return hold_out(dataset, share, settings.train.seed)
+
+
+def _pictures(samples: Sequence[Sample], settings: Settings, resolution: int, vae: str) -> tuple[Picture, ...]:
+    pictures = []
+    for sample in samples:
+        placement = place_centre(sample.width, sample.height, resolution)
+        pictures.append(
+            Picture(
+                sample=sample,
+                placement=placement,
+                caption=render_caption(
+                    sample.caption, prefix=settings.data.caption_prefix, suffix=settings.data.caption_suffix
+                ),
+                latent_key=latent_key(sample.digest, placement, settings.data.background, vae),
+            )
+        )
+    return tuple(pictures)

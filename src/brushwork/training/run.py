@@ -1,0 +1,216 @@
+"""`brushwork train` and `brushwork resume`: a folder of pictures goes in, a run folder comes out.
+
+Headers and pictures are read, the plan is shown and checked, and only then is anything big loaded.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from brushwork import __version__
+from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
+from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
+from brushwork.errors import UserError
+from brushwork.records import write_rows
+from brushwork.training.checkpoint import read_state
+from brushwork.training.interruption import listening
+from brushwork.training.plan import show_plan
+from brushwork.training.prepare import Preparation, prepare
+from brushwork.training.report import logged, progress_bar
+from brushwork.training.run_folder import RunFolder, newest_run
+from brushwork.training.sampling import Drawer, sample_requests
+from brushwork.training.session import Session, train_until_stopped
+
+logger = logging.getLogger("brushwork")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run stands when `train` or `resume` returns."""
+
+    folder: Path
+    step: int
+    total_steps: int
+    smoothed_loss: float
+    adapter: Path | None
+    """The finished file; None if the run was interrupted before its end."""
+    curve: Path
+    samples: Path | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.adapter is not None
+
+
+def train(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    recipe: str | None = None,
+    files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    accept_changes: bool = False,
+    console: Console | None = None,
+) -> RunResult:
+    """Train a LoRA on a folder of pictures and captions; in the folder of an earlier run, go on with it.
+
+    Args:
+        data: pictures with captions beside them, in any of the forms that `brushwork.data` reads.
+        out: the run folder; by default `runs/NAME`.
+        recipe: name or `.toml` file of a recipe (`brushwork recipes`).
+        files: settings files, the later ones winning.
+        overrides: single settings as `key=value`, e.g. `"train.seed=1"`.
+        accept_changes: go on although settings, data or base differ from those that the run began with.
+        console: where the plan and the progress are shown; by default the error stream.
+
+    Raises:
+        UserError: something that can be put right, before any damage.
+    """
+    resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides)
+    name = resolved.settings.name
+    folder = RunFolder(Path(out) if out is not None else Path("runs") / name, name)
+    return _run(Path(data), folder, resolved, accept_changes=accept_changes, console=console)
+
+
+def resume(path: str | Path, *, accept_changes: bool = False, console: Console | None = None) -> RunResult:
+    """Go on with the run in `path`, or with the newest run in the folders below it."""
+    found = newest_run(Path(path))
+    folder = RunFolder(found, read_toml(found / "settings.toml").name)
+    data = Path(folder.read_description()["data"])
+    if not data.exists():
+        raise UserError(
+            f"the pictures of {found} were in {data}, which is no longer there.",
+            fix=f"brushwork train FOLDER --out {found} --config {folder.settings_file}",
+        )
+    resolved = resolve(files=[folder.settings_file])
+    return _run(data, folder, resolved, accept_changes=accept_changes, console=console)
+
+
+def _run(
+    data: Path, folder: RunFolder, resolved: Resolved, *, accept_changes: bool, console: Console | None
+) -> RunResult:
+    console = console or Console(stderr=True)
+    settings = resolved.settings
+    begun = folder.description_file.exists()
+    if not begun:
+        _refuse_foreign_files(folder)
+    elif not accept_changes:
+        _refuse_changed_settings(folder, resolved)
+    with listening() as interruption:
+        with progress_bar(console, "reading pictures", 0) as advance:
+            preparation = prepare(data, settings, on_progress=advance)
+        if begun and not accept_changes:
+            _refuse_changed_inputs(folder, preparation)
+        requests = sample_requests(settings.sample, resolution=preparation.resolution)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with folder.locked(), logged(console, folder.log_file):
+            remove_partials(folder.path)
+            show_plan(console, preparation, folder, num_sample_prompts=len(requests))
+            _write_beginning(folder, preparation, resolved, keep_settings=begun and not accept_changes)
+            drawer = Drawer(
+                folder=folder.samples,
+                requests=requests,
+                settings=settings,
+                budget=preparation.budget,
+                base_name=Path(preparation.base.source).name,
+                interrupted=lambda: interruption.requested,
+            )
+            state = read_state(folder.state_file) if folder.state_file.exists() else None
+            total = preparation.budget.total_steps
+            if state is not None and state.position.step >= total and drawer.is_complete(state.position.step):
+                console.print(f"{folder.path} is finished: all {total} steps are done.")
+                position = state.position
+            else:
+                position = train_until_stopped(Session(preparation, folder, drawer, interruption, console), state)
+    return RunResult(
+        folder=folder.path,
+        step=position.step,
+        total_steps=total,
+        smoothed_loss=position.smoothed_loss,
+        adapter=folder.final_file if position.step >= total else None,
+        curve=folder.curve_file,
+        samples=folder.samples if requests else None,
+    )
+
+
+def _refuse_foreign_files(folder: RunFolder) -> None:
+    """A folder that holds something else is not written into."""
+    if not folder.path.exists():
+        return
+    if not folder.path.is_dir():
+        raise UserError(f"{folder.path} is a file; a run needs a folder.", fix="choose another --out")
+    own = {"run.lock", folder.log_file.name, folder.settings_file.name, folder.quarantine_file.name}
+    foreign = [
+        entry.name for entry in folder.path.iterdir() if entry.name not in own and entry.suffix != PARTIAL_SUFFIX
+    ]
+    if foreign:
+        raise UserError(
+            f"{folder.path} is not a run of Brushwork and is not empty: it holds {sorted(foreign)[0]}.",
+            fix="choose another --out",
+        )
+
+
+def _refuse_changed_settings(folder: RunFolder, resolved: Resolved) -> None:
+    """A run goes on with the settings that it began with, unless changes are accepted."""
+    changed = differences(read_toml(folder.settings_file), resolved.settings)
+    if changed:
+        lines = "".join(f"\n    {key}: {old} -> {new}" for key, old, new in changed)
+        raise UserError(
+            f"{folder.path} holds a run that began with other settings:{lines}",
+            fix="--accept-changes goes on with the new ones; `brushwork resume` keeps the old ones; another --out "
+            "begins anew",
+        )
+
+
+def _refuse_changed_inputs(folder: RunFolder, preparation: Preparation) -> None:
+    """A run goes on with the pictures, captions and weights that it began with, unless changes are accepted."""
+    before, now = folder.read_description(), _description(preparation)
+    for key, what in (
+        ("data_digest", f"the pictures or captions in {preparation.data}"),
+        ("unet", f"the UNet of {preparation.base.source}"),
+        ("vae", "the VAE"),
+        ("text", "the text encoders"),
+        ("prediction", "the base's prediction type"),
+    ):
+        if before.get(key) != now[key]:
+            raise UserError(
+                f"{what} changed since {folder.path} was begun.",
+                fix="--accept-changes goes on with the new; another --out begins anew",
+            )
+
+
+def _description(preparation: Preparation) -> dict[str, Any]:
+    """What a run was begun with, for `run.json`."""
+    base = preparation.base
+    return {
+        "brushwork": __version__,
+        "data": str(preparation.data.resolve()),
+        "data_digest": preparation.data_digest,
+        "num_pictures": len(preparation.pictures),
+        "num_held_out": len(preparation.held_out),
+        "base": base.source,
+        "family": base.spec.family,
+        "prediction": base.prediction,
+        "zero_terminal_snr": base.zero_terminal_snr,
+        "unet": base.fingerprint("unet"),
+        "vae": base.fingerprint("vae"),
+        "text": base.fingerprint("text"),
+        "resolution": preparation.resolution,
+        "total_steps": preparation.budget.total_steps,
+        "device": str(preparation.device),
+        "precision": str(preparation.dtype).removeprefix("torch."),
+    }
+
+
+def _write_beginning(folder: RunFolder, preparation: Preparation, resolved: Resolved, *, keep_settings: bool) -> None:
+    """Write down what the run was begun with, before anything long starts."""
+    if not keep_settings:
+        write_text(folder.settings_file, to_toml(resolved.settings, resolved.origins))
+    if preparation.dataset.quarantined:
+        write_rows(folder.quarantine_file, (each.row() for each in preparation.dataset.quarantined))
+    folder.write_description(_description(preparation))

@@ -1,0 +1,118 @@
+"""Pictures drawn while training, by the code that `brushwork generate` uses.
+
+sample/base/00001-seed12345-prompt1.png             the base model, once
+sample/000002-epoch/00001-seed12345-prompt1.png     the same prompt and seed with the adapter
+sample/sheet.png                                    all of them: a row for the base and for each epoch
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from brushwork.atomic import written_beside
+from brushwork.config.schema import SampleConfig, Settings
+from brushwork.generation.grid import contact_sheet
+from brushwork.generation.pictures import save_picture
+from brushwork.generation.pipeline import Pipeline
+from brushwork.generation.prompts import Request, read_prompts
+from brushwork.training.batches import Budget
+from brushwork.training.loop import is_sample_due
+
+logger = logging.getLogger("brushwork")
+
+BASE = "base"
+
+
+def sample_requests(settings: SampleConfig, *, resolution: int) -> list[Request]:
+    """What is drawn each time: every prompt of the file, with its own seed."""
+    if settings.prompts is None:
+        return []
+    defaults = Request(
+        prompt="",
+        width=resolution,
+        height=resolution,
+        seed=settings.seed,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        sampler=settings.sampler,
+    )
+    return read_prompts(Path(settings.prompts), defaults)
+
+
+def occasion(budget: Budget, steps_done: int) -> str:
+    """Name of the folder for the pictures that are drawn after `steps_done` steps."""
+    if budget.ends_epoch(steps_done):
+        return f"{steps_done // budget.steps_per_epoch:06d}-epoch"
+    return f"step{steps_done:08d}"
+
+
+@dataclass(frozen=True)
+class Drawer:
+    """Draws what is due into the run's `sample/` folder. What is there already is not drawn again."""
+
+    folder: Path
+    requests: Sequence[Request]
+    settings: Settings
+    budget: Budget
+    base_name: str
+    interrupted: Callable[[], bool]
+    """Asked between two pictures; what is not drawn then is drawn when the run goes on."""
+
+    def is_complete(self, steps_done: int) -> bool:
+        """Whether nothing is to be drawn at this point of the run."""
+        if not is_sample_due(self.settings, self.budget, steps_done):
+            return True
+        return not self._missing(occasion(self.budget, steps_done))
+
+    def draw_base(self, pipeline: Pipeline, set_strength: Callable[[float], None]) -> None:
+        """The base model's own pictures, to compare with. The adapter is switched off for them."""
+        if not self._missing(BASE):
+            return
+        set_strength(0.0)
+        try:
+            self._draw(pipeline, BASE)
+        finally:
+            set_strength(1.0)
+
+    def draw_due(self, pipeline: Pipeline, steps_done: int) -> None:
+        """The pictures of this point of the run. A failure is told, and does not end the run."""
+        if not self.is_complete(steps_done):
+            self._draw(pipeline, occasion(self.budget, steps_done))
+
+    def _draw(self, pipeline: Pipeline, name: str) -> None:
+        missing = self._missing(name)
+        try:
+            images = pipeline.draw([self.requests[number] for number in missing])
+            for number in missing:
+                if self.interrupted():
+                    return
+                image = next(images)
+                extra = {"base": self.base_name, "run": self.settings.name, "occasion": name}
+                save_picture(image, self.requests[number], self._path(name, number), extra)
+            self._write_sheet()
+        except Exception as error:
+            logger.warning("the pictures of %s were not drawn: %s. Training goes on.", name, error)
+            logger.debug("why the pictures failed", exc_info=True)
+
+    def _missing(self, name: str) -> list[int]:
+        return [number for number in range(len(self.requests)) if not self._path(name, number).exists()]
+
+    def _path(self, name: str, number: int) -> Path:
+        seed = self.requests[number].seed
+        return self.folder / name / f"{number + 1:05d}-seed{seed}-prompt{number + 1}.png"
+
+    def _write_sheet(self) -> None:
+        """A row for the base and one for each time that was drawn, a column for each prompt."""
+        names = sorted(folder.name for folder in self.folder.iterdir() if folder.is_dir() and folder.name != BASE)
+        rows = [name for name in (BASE, *names) if not self._missing(name)]
+        cells = [(name, number) for name in rows for number in range(len(self.requests))]
+        sheet = contact_sheet(
+            (Image.open(self._path(name, number)) for name, number in cells),
+            labels=[f"{name}: {self.requests[number].prompt}" for name, number in cells],
+            columns=len(self.requests),
+        )
+        with written_beside(self.folder / "sheet.png") as partial:
+            sheet.save(partial, format="PNG")

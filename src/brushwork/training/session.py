@@ -1,0 +1,203 @@
+"""One process's part of a run: load what computes, put it where the run stands, and let the loop go on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from brushwork.cache.store import Store, cache_folder
+from brushwork.generation.pipeline import Pipeline
+from brushwork.models.text import TextEncoders, TextStates
+from brushwork.models.vae import VAE
+from brushwork.records import Row, read_rows, write_rows
+from brushwork.training.caching import CachedText, CachingInterruptedError, fill_latents, fill_text
+from brushwork.training.checkpoint import Position, State
+from brushwork.training.curve import draw_curve
+from brushwork.training.feed import Feed
+from brushwork.training.interruption import Interruption
+from brushwork.training.learner import Trained, make_learner
+from brushwork.training.loop import Due, Hooks, Loop
+from brushwork.training.loss_scale import initial_scale
+from brushwork.training.metadata import file_metadata
+from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation
+from brushwork.training.report import progress_bar, step_note
+from brushwork.training.run_folder import RunFolder
+from brushwork.training.sampling import Drawer
+from brushwork.training.saving import Saver
+from brushwork.training.validation import held_out_loss
+
+
+@dataclass(frozen=True)
+class Session:
+    """What `train_until_stopped` needs to know."""
+
+    preparation: Preparation
+    folder: RunFolder
+    drawer: Drawer
+    interruption: Interruption
+    console: Console
+
+
+def train_until_stopped(session: Session, state: State | None) -> Position:
+    """Train from `state`, or from the beginning, until the last step or an interruption; -> where it stands then."""
+    preparation = session.preparation
+    settings, base = preparation.settings, preparation.base
+    fp16 = preparation.dtype == torch.float16
+    position = state.position if state is not None else Position(loss_scale=initial_scale(fp16))
+    store = Store(cache_folder(settings.cache.folder))
+    try:
+        vae, text, prompt_states = _encode(session, store)
+    except CachingInterruptedError:
+        return position
+    if session.interruption.requested:
+        return position
+
+    unet = base.load_unet(dtype=preparation.dtype, device=preparation.device)
+    trained = make_learner(
+        unet,
+        text,
+        base,
+        settings,
+        scaling_factor=vae.scaling_factor,
+        dtype=preparation.dtype,
+        device=preparation.device,
+    )
+    if state is not None:
+        trained.restore(state)
+    pipeline = Pipeline(
+        unet=unet,
+        schedule=trained.learner.objective.schedule,
+        prediction=trained.learner.objective.prediction,
+        encode=text.encode if text is not None else _from_memory(prompt_states),
+        decode=_decoding(vae, preparation.device),
+    )
+    return _train(session, store, trained, pipeline, position)
+
+
+def _encode(session: Session, store: Store) -> tuple[VAE, TextEncoders | None, dict[str, TextStates]]:
+    """Fill the cache. The encoders that are not asked again leave the device before the network arrives.
+
+    Returns:
+        The VAE, on the CPU; the text encoders if every step asks them; else the states of the sample prompts.
+    """
+    preparation = session.preparation
+    settings, base = preparation.settings, preparation.base
+    vae = base.load_vae(dtype=VAE_DTYPE, device="cpu")
+    fill_latents(preparation, store, vae, console=session.console, interruption=session.interruption)
+    text = base.load_text(
+        dtype=preparation.dtype,
+        device=preparation.device,
+        clip_skip=settings.model.clip_skip,
+        max_tokens=settings.model.max_tokens,
+    )
+    if not preparation.caches_text:
+        return vae, text, {}
+    fill_text(preparation, store, text, console=session.console, interruption=session.interruption)
+    requests = session.drawer.requests
+    prompts = sorted({prompt for request in requests for prompt in (request.prompt, request.negative)})
+    with torch.no_grad():
+        return vae, None, {prompt: text.encode([prompt]) for prompt in prompts}
+
+
+def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline, position: Position) -> Position:
+    preparation, folder, drawer = session.preparation, session.folder, session.drawer
+    settings, learner = preparation.settings, trained.learner
+    cached_text = CachedText(preparation, store) if preparation.caches_text else None
+    held_out = _feed(preparation.held_out, preparation, store, cached_text)
+    rows = _rows_until(folder, position.step)
+    saver = Saver(
+        folder=folder,
+        trained=trained,
+        spec=preparation.base.spec,
+        settings=settings.save,
+        metadata=lambda position: file_metadata(preparation, position),
+    )
+    saver.remove_surplus()
+    if drawer.requests:
+        drawer.draw_base(pipeline, trained.adapter.set_strength)
+        drawer.draw_due(pipeline, position.step)
+
+    def measure() -> float:
+        return held_out_loss(
+            learner.unet,
+            held_out,
+            learner.encode,
+            learner.objective,
+            num_timesteps=settings.validation.timesteps,
+            seed=settings.train.seed,
+            dtype=learner.dtype,
+            device=learner.device,
+        )
+
+    total = preparation.budget.total_steps
+    with progress_bar(session.console, "training", total, done=position.step) as advance:
+
+        def report(row: Row) -> None:
+            rows.append(row)
+            advance(row["step"], total, step_note(row))
+
+        def save(position: Position, due: Due) -> None:
+            saver.save(position, due)
+            draw_curve(rows, folder.curve_file, title=settings.name)
+
+        loop = Loop(
+            learner=learner,
+            feed=_feed(preparation.pictures, preparation, store, cached_text),
+            budget=preparation.budget,
+            settings=settings,
+            folder=folder,
+            hooks=Hooks(
+                save=save,
+                held_out_loss=measure if preparation.held_out else None,
+                sample=lambda position: drawer.draw_due(pipeline, position.step),
+                report=report,
+            ),
+            interruption=session.interruption,
+            position=position,
+        )
+        return loop.run()
+
+
+def _feed(
+    pictures: Sequence[Picture], preparation: Preparation, store: Store, cached_text: CachedText | None
+) -> Feed:
+    return Feed(
+        examples=[picture.example for picture in pictures],
+        latents=store,
+        cached_text=cached_text,
+        needs_time_ids=preparation.base.spec.family == "sdxl",
+    )
+
+
+def _rows_until(folder: RunFolder, step: int) -> list[Row]:
+    """The metrics up to `step`; what a killed process wrote after its last saved state is taken out of the file."""
+    if not folder.metrics_file.exists():
+        return []
+    rows = [row for row in read_rows(folder.metrics_file) if row["step"] <= step]
+    write_rows(folder.metrics_file, rows)
+    return rows
+
+
+def _from_memory(states: dict[str, TextStates]) -> Callable[[Sequence[str]], TextStates]:
+    """Text states that were computed while the encoders were there."""
+
+    def encode(prompts: Sequence[str]) -> TextStates:
+        chosen = [states[prompt] for prompt in prompts]
+        pooled = [each.pooled for each in chosen if each.pooled is not None]
+        return TextStates(torch.cat([each.context for each in chosen]), torch.cat(pooled) if pooled else None)
+
+    return encode
+
+
+def _decoding(vae: VAE, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The VAE visits the device for each picture; training needs its memory in between."""
+
+    def decode(latents: Tensor) -> Tensor:
+        try:
+            return vae.to(device).decode(latents)
+        finally:
+            vae.to("cpu")
+
+    return decode
