@@ -15,6 +15,8 @@ def doctor(
     """Look at this machine: card, precision, memory, disk, packages, and which recipe suits.
 
     Exits with 1 where something stands in the way of training.
+
+    Example: brushwork doctor --online
     """
     from dataclasses import asdict
 
