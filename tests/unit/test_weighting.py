@@ -26,7 +26,7 @@ def test_weights_at_the_ends_are_limits_and_not_nan() -> None:
 
 @pytest.mark.parametrize("prediction", get_args(Prediction))
 def test_the_weighted_error_is_the_error_of_the_latents_times_the_bounded_snr(prediction: Prediction) -> None:
-    """What min-SNR means (eq. 7 of the paper), whichever quantity the network predicts."""
+    """What min-SNR means, whichever quantity the network predicts."""
     generator = torch.Generator().manual_seed(0)
     latents, noise, mistake = (torch.randn(1000, 4, 2, 2, generator=generator, dtype=torch.float64) for _ in range(3))
     schedule = NoiseSchedule.scaled_linear()

@@ -33,7 +33,7 @@ def target(prediction: Prediction, latents: Tensor, noise: Tensor, alpha: Share,
 def to_latents(prediction: Prediction, output: Tensor, noisy: Tensor, alpha: Share, sigma: Share) -> Tensor:
     """The clean latents that the network's output amounts to (x0)."""
     if prediction == "epsilon":
-        return (noisy - sigma * output) / alpha  # eq. 12, arXiv:2010.02502
+        return (noisy - sigma * output) / alpha  # eq. 9, arXiv:2010.02502
     return alpha * noisy - sigma * output  # app. D, arXiv:2202.00512
 
 

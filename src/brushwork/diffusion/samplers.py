@@ -2,8 +2,8 @@
 
 A sampler is a list of noise levels and a function that moves the latents from one level to the next. There is no
 scheduler object: what a step needs from the one before is a local variable of the loop, so nothing can be left over
-from another picture. docs/math.md derives the steps, and shows why DDIM's is also Euler's and DDPM's also Euler
-ancestral's: those pairs differ in where they end and how often a published configuration ran them, not in the step.
+from another picture. DDIM and Euler take the same step, and so do DDPM and Euler ancestral (docs/math.md shows why);
+the members of a pair differ in their levels alone.
 
 Coefficients are Python floats, made in float64 before the loop: no step waits for the device.
 
@@ -151,7 +151,9 @@ def timesteps_for(sampler: str, *, schedule: NoiseSchedule, num_steps: int) -> l
         raise UserError(f"unknown sampler {sampler!r}.", fix=hint)
     total, drop = schedule.num_timesteps, int(sampler == "dpmpp_2m" and not schedule.zero_terminal)
     if not 1 <= num_steps <= total - drop:
-        raise UserError(f"{num_steps} steps: {sampler} takes 1 to {total - drop} on this schedule.", fix="--steps 25")
+        raise UserError(
+            f"{num_steps} steps: {sampler} takes 1 to {total - drop} steps.", fix="25 steps are usual, 50 are many"
+        )
     if schedule.zero_terminal:
         spaced = np.arange(total, 0, -total / num_steps)[:num_steps]  # arange may yield one more, by rounding
         return [int(timestep) - 1 for timestep in spaced.round()]

@@ -18,8 +18,8 @@ class NoiseSchedule:
     """The noise level of every timestep that the network was trained with.
 
     Args:
-        alphas_cumprod: (T,) float64, falling. In float32 the running product loses the fifth digit, and the
-            rescaling to zero terminal SNR subtracts nearly equal numbers.
+        alphas_cumprod: (T,) float64, falling. The rescaling to zero terminal SNR subtracts nearly equal numbers: in
+            float32 its last timesteps would be off by 4e-5 of themselves.
     """
 
     alphas_cumprod: Tensor
@@ -35,7 +35,7 @@ class NoiseSchedule:
         zero_terminal_snr: bool = False,
     ) -> Self:
         """The schedule of SD 1.5 and SDXL: the square root of beta rises linearly."""
-        # SD 1.5's and SDXL's published configurations; sec. 3.3 and app. D of arXiv:2112.10752 use the same family.
+        # The published configurations of both; the schedule of the code of arXiv:2112.10752.
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_timesteps, dtype=torch.float64) ** 2
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         return cls(end_in_noise(alphas_cumprod) if zero_terminal_snr else alphas_cumprod)

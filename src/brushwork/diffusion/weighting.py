@@ -20,5 +20,5 @@ def min_snr(snr: Tensor, gamma: float, prediction: Prediction) -> Tensor:
     one in v times (snr + 1). In pure noise (snr 0) the weight is 1 for epsilon and 0 for v.
     """
     if prediction == "epsilon":
-        return (gamma / snr).clamp(max=1)  # = min(snr, gamma) / snr, without 0 / 0; sec. 3.4, arXiv:2303.09556
+        return (gamma / snr).clamp(max=1)  # = min(snr, gamma) / snr, without 0 / 0; arXiv:2303.09556
     return snr.clamp(max=gamma) / (snr + 1)
