@@ -1,0 +1,57 @@
+"""What is said about a picture: reading caption files, and the text that goes to the encoder."""
+
+import json
+from pathlib import Path
+
+from brushwork.errors import UserError
+
+
+def decode_text(data: bytes, path: Path) -> str:
+    """UTF-8, with or without a byte order mark; anything else is refused, for guessing turns names into rubbish."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 (byte {data[error.start]:#04x} at position {error.start}).",
+            fix=f"iconv -f {_guess(data)} -t UTF-8 < {path.name!r} > new.txt",
+        ) from error
+
+
+def _guess(data: bytes) -> str:
+    """The encoding that old editors on Windows most likely wrote."""
+    return "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
+
+
+def read_caption(path: Path) -> tuple[str, int]:
+    """The first line that is not blank (empty if there is none), and how many further lines are not used.
+
+    Other trainers take the first line too, unless their wildcards are on, so the same folder means the same here.
+    """
+    lines = [line.strip() for line in decode_text(path.read_bytes(), path).splitlines()]
+    lines = [line for line in lines if line]
+    return (lines[0], len(lines) - 1) if lines else ("", 0)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The captions of a `metadata.jsonl` (ImageFolder): `file_name` -> `text`."""
+    captions: dict[str, str] = {}
+    for number, line in enumerate(decode_text(path.read_bytes(), path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}).") from error
+        name, text = (row.get("file_name"), row.get("text")) if isinstance(row, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise UserError(
+                f"{path}, line {number}: expected an object with the texts `file_name` and `text`.",
+                fix='{"file_name": "0001.png", "text": "a caption"}',
+            )
+        captions[name] = " ".join(text.split())
+    return captions
+
+
+def render_caption(caption: str, *, prefix: str = "", suffix: str = "") -> str:
+    """The text that is encoded: prefix, caption and suffix, joined by blanks; what is empty is left out."""
+    return " ".join(part for part in (prefix.strip(), caption.strip(), suffix.strip()) if part)

@@ -1,0 +1,165 @@
+"""Reading a data set: a folder of pictures and captions becomes samples, and a list of what cannot be used.
+
+Nothing in the folder is written to, changed or deleted. What a person refused in `review.jsonl` is left out. What
+lies where is told in `layout.py`, what makes a picture unusable in `picture.py`.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from brushwork.config.schema import DataConfig
+from brushwork.data.layout import Layout, counted, listed, other_ending, read_layout, same_name, training_part
+from brushwork.data.picture import READABLE, parse_colour
+from brushwork.data.scan import Facts, Progress, scan
+from brushwork.errors import UserError
+from brushwork.places import user_cache_folder
+from brushwork.records import Row, read_rows
+
+REVIEW = "review.jsonl"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One usable picture and what is said about it."""
+
+    name: str
+    """Path below the data set's root, with slashes: `10_luca/0001.png`."""
+    path: Path
+    caption: str
+    repeats: int
+    width: int
+    """In pixels, after EXIF turned it; so is `height`."""
+    height: int
+    digest: str
+    """SHA-256 of the file's bytes."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that should be a picture and cannot be used."""
+
+    name: str
+    path: Path
+    reason: str
+
+    def row(self) -> Row:
+        """As it stands in the quarantine report."""
+        return {"file": self.name, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that reading a folder brought to light."""
+
+    root: Path
+    samples: tuple[Sample, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+    missing_captions: tuple[str, ...] = ()
+    empty_captions: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences for the person: whatever was left out, shared or doubtful."""
+
+
+def read_dataset(path: Path, *, data: DataConfig, on_progress: Progress | None = None) -> Dataset:
+    """Read a folder; every picture is decoded once, so that none fails later.
+
+    Args:
+        on_progress: called with (pictures looked at, all pictures).
+    """
+    root = training_part(path)
+    parse_colour(data.background)
+    layout = read_layout(root, repeats=data.repeats, caption_extension=data.caption_extension)
+    refused = _leave_out_refused(layout)
+    if not layout.pictures:
+        raise UserError(
+            f"{root}: no picture in this folder" + (f" ({len(refused)} refused in {REVIEW})." if refused else "."),
+            fix=f"name a folder that holds {', '.join(sorted(READABLE))} files",
+        )
+    _check_captions(layout, most=data.max_missing_captions, extension=data.caption_extension)
+    facts = scan(
+        {name: picture.path for name, picture in layout.pictures.items()},
+        max_pixels=data.max_pixels,
+        index=index_file(root),
+        on_progress=on_progress,
+    )
+    return _assemble(layout, facts, refused)
+
+
+def index_file(root: Path) -> Path:
+    """Where the facts about a folder's pictures are remembered: in the user's cache folder, by the folder's path."""
+    name = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return user_cache_folder() / "datasets" / f"{name}.jsonl"
+
+
+def _leave_out_refused(layout: Layout) -> tuple[str, ...]:
+    """Take out what `review.jsonl` refuses; the last word on a picture counts."""
+    review = layout.root / REVIEW
+    if not review.is_file():
+        return ()
+    decisions: dict[str, str] = {}
+    for number, row in enumerate(read_rows(review), start=1):
+        file, decision = row.get("file"), row.get("decision")
+        if not isinstance(file, str) or not isinstance(decision, str):
+            raise UserError(
+                f"{review}, row {number}: expected the texts `file` and `decision`.",
+                fix='{"file": "0001.png", "decision": "refuse"}',
+            )
+        decisions[same_name(file)] = decision
+    names = {same_name(name): name for name in layout.pictures}
+    wanted = {name for name, decision in decisions.items() if decision == "refuse"}
+    refused = tuple(sorted(names[name] for name in wanted & names.keys()))
+    for name in refused:
+        del layout.pictures[name]
+    if refused:
+        layout.notes.append(counted(f"left out, refused in {REVIEW}", refused))
+    if absent := sorted(wanted - names.keys()):
+        layout.notes.append(counted(f"refused in {REVIEW} and not here", absent))
+    return refused
+
+
+def _check_captions(layout: Layout, *, most: float, extension: str) -> None:
+    """Stop, before anything is decoded, where too many pictures would train without words."""
+    missing = [name for name, picture in layout.pictures.items() if picture.caption is None]
+    empty = [name for name, picture in layout.pictures.items() if picture.caption == ""]
+    bare, total = len(missing) + len(empty), len(layout.pictures)
+    if bare <= most * total:
+        return
+    write = other_ending(layout).removeprefix("; ") or f"write a {extension} file beside each"
+    raise UserError(
+        f"{layout.root}: {bare} of {total} pictures have no caption ({len(missing)} no file, {len(empty)} an empty "
+        f"one): {listed(missing + empty)}. The largest share is {most:g} (data.max_missing_captions).",
+        fix=f"{write}, or train them on data.caption_prefix alone: --set data.max_missing_captions=1",
+    )
+
+
+def _assemble(layout: Layout, facts: Mapping[str, Facts], refused: tuple[str, ...]) -> Dataset:
+    """Samples and quarantine out of what was found and what decoding told."""
+    samples, quarantined = [], []
+    for name, picture in layout.pictures.items():
+        width, height, digest, problem = facts[name]
+        if problem is not None:
+            quarantined.append(Quarantined(name, picture.path, problem))
+        else:
+            caption = picture.caption or ""
+            samples.append(Sample(name, picture.path, caption, picture.repeats, width, height, digest))
+    reasons = listed([f"{bad.name}: {bad.reason}" for bad in quarantined])
+    if not samples:
+        raise UserError(f"{layout.root}: none of the {len(quarantined)} pictures can be used ({reasons}).")
+    captions = {sample.name: layout.pictures[sample.name].caption for sample in samples}
+    missing = tuple(name for name, caption in captions.items() if caption is None)
+    empty = tuple(name for name, caption in captions.items() if caption == "")
+    notes = list(layout.notes)
+    if quarantined:
+        notes.append(f"left out, cannot be used: {len(quarantined)} ({reasons})")
+    if missing:
+        notes.append(counted("pictures without a caption", missing) + other_ending(layout))
+    if empty:
+        notes.append(counted("pictures with an empty caption", empty))
+    counts = Counter(sample.digest for sample in samples)
+    if twins := [sample.name for sample in samples if counts[sample.digest] > 1]:
+        notes.append(counted("copies of one another, byte for byte", twins))
+    return Dataset(layout.root, tuple(samples), tuple(quarantined), missing, empty, refused, tuple(notes))

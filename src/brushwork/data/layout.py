@@ -1,0 +1,258 @@
+"""Which pictures lie in a folder, how often each is seen, and which words lie beside it. No picture is opened.
+
+Three layouts, told apart by what is there:
+
+    plain      pictures at any depth, each with `NAME.txt` beside it, or named in a `metadata.jsonl`
+    numbered   `10_luca/`, `1_background/`: kohya's; seen 10 times and once an epoch, `luca` is the caption of
+               pictures that have none
+    prepared   `train/` and `heldout/`, as `brushwork prepare` writes them; `train/` is read
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from brushwork.data.captions import read_caption, read_metadata
+from brushwork.data.picture import READABLE, UNREADABLE
+from brushwork.errors import UserError
+
+METADATA = "metadata.jsonl"
+CONTACT_SHEET = "contact-sheet.png"
+"""What `brushwork generate` lays beside its pictures: an overview, and no picture of the set."""
+MOST_REPEATS = 1000
+"""A folder named `2023_holiday` means a year."""
+
+_NUMBERED = re.compile(r"(\d+)_(.*)", re.DOTALL)
+_CAPTION_ENDINGS = frozenset({".txt", ".caption", ".cap"})
+_NOT_DATA = frozenset({"__MACOSX", "@eaDir", "lost+found"})
+"""What archives and network drives put beside pictures."""
+
+
+@dataclass
+class PictureFile:
+    """A picture before it is opened."""
+
+    path: Path
+    repeats: int
+    class_tokens: str
+    caption: str | None = None
+    """None where there is none; empty where its file is empty."""
+
+
+@dataclass
+class Layout:
+    """What a folder holds, by names below its root, with slashes."""
+
+    root: Path
+    pictures: dict[str, PictureFile] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the person about what was left out or is doubtful."""
+
+    other_endings: Counter[str] = field(default_factory=Counter)
+    """Files beside pictures that look like captions and do not end in `data.caption_extension`."""
+
+    metadata: dict[str, str] = field(default_factory=dict)
+    orphans: list[str] = field(default_factory=list)
+    longer: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
+
+    def name(self, path: Path) -> str:
+        """`10_luca/0001.png`"""
+        return path.relative_to(self.root).as_posix()
+
+
+def training_part(path: Path) -> Path:
+    """The folder to train on: `train` of a prepared set, else the folder itself."""
+    if not path.exists():
+        raise UserError(f"{path}: there is no such folder.", fix="name the folder that holds the pictures")
+    if not path.is_dir():
+        raise UserError(f"{path}: a folder of pictures was expected, this is a file.", fix=f"name {path.parent}")
+    return path / "train" if held_out_part(path) is not None else path
+
+
+def held_out_part(path: Path) -> Path | None:
+    """`heldout` of a prepared set, on which a run that is given the whole set is validated."""
+    return path / "heldout" if (path / "train").is_dir() and (path / "heldout").is_dir() else None
+
+
+def read_layout(root: Path, *, repeats: int, caption_extension: str) -> Layout:
+    """Find every picture below `root` and the caption that belongs to it.
+
+    Args:
+        repeats: how often pictures of a plain folder are seen in an epoch.
+    """
+    layout = Layout(root)
+    folders = [entry for entry in _entries(root) if entry.is_dir() and not _is_hidden(entry)]
+    numbered = {folder: match for folder in folders if (match := _NUMBERED.fullmatch(folder.name))}
+    ending = caption_extension.lower()
+    if numbered:
+        _tell_left_out(layout, folders, list(numbered))
+        for folder, match in numbered.items():
+            _read_numbered(layout, folder, int(match[1]), match[2].strip(), ending)
+    else:
+        for files in _walk(layout):
+            _read_files(layout, files, repeats=repeats, class_tokens="", ending=ending)
+        _tell_number_of_root(layout, repeats)
+    _give_other_captions(layout)
+    _tell_odd_captions(layout)
+    return layout
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """`a, b, c, d, e and 4 more`"""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def counted(what: str, names: Sequence[str]) -> str:
+    """`captions without a picture: 2 (a.txt, b.txt)`"""
+    return f"{what}: {len(names)} ({listed(names)})"
+
+
+def same_name(name: str) -> str:
+    """Names are compared in one Unicode form: macOS writes an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}).") from error
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _NOT_DATA
+
+
+def _is_picture(path: Path) -> bool:
+    if path.name == CONTACT_SHEET or _is_hidden(path) or path.is_dir():
+        return False
+    return path.suffix.lower() in READABLE | UNREADABLE
+
+
+def _walk(layout: Layout) -> Iterator[list[Path]]:
+    """The files of every folder; links to folders are followed, but no folder is entered twice."""
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+    for name, subfolders, files in os.walk(layout.root, onerror=refuse, followlinks=True):
+        folder = Path(name)
+        is_run = {"run.json", "settings.toml"} <= set(files) and folder != layout.root
+        if is_run:
+            layout.notes.append(f"left out: {layout.name(folder)}, which is the folder of a run")
+        if is_run or (real := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(subfolder for subfolder in subfolders if not _is_hidden(Path(subfolder)))
+        yield [folder / file for file in files]
+
+
+def _read_numbered(layout: Layout, folder: Path, repeats: int, class_tokens: str, ending: str) -> None:
+    """One `10_luca` folder. kohya reads the files in it and nothing deeper, and so the same is done here."""
+    if repeats > MOST_REPEATS:
+        raise UserError(
+            f"{folder}: the number before `_` says how often each picture is seen in an epoch, and {repeats} is more "
+            f"than {MOST_REPEATS}.",
+            fix=f"rename the folder, e.g. to `1_{class_tokens}`",
+        )
+    if repeats == 0:
+        layout.notes.append(f"left out: {folder.name}, whose number of repeats is 0")
+        return
+    entries = _entries(folder)
+    if deeper := [entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry)]:
+        layout.notes.append(counted(f"left out, folders inside {folder.name}, for numbered folders are flat", deeper))
+    files = [entry for entry in entries if not entry.is_dir()]
+    _read_files(layout, files, repeats=repeats, class_tokens=class_tokens, ending=ending)
+
+
+def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_tokens: str, ending: str) -> None:
+    """Pair the pictures of one folder with the captions beside them."""
+    files = sorted(file for file in files if not _is_hidden(file))
+    captions = {same_name(file.name[: -len(ending)]): file for file in files if file.name.lower().endswith(ending)}
+    stems: Counter[str] = Counter()
+    for file in filter(_is_picture, files):
+        stem = same_name(file.stem)
+        stems[stem] += 1
+        picture = PictureFile(file, repeats, class_tokens)
+        if stem in captions:
+            picture.caption, unused = read_caption(captions[stem])
+            if unused and stems[stem] == 1:
+                layout.longer.append(layout.name(captions[stem]))
+        layout.pictures[layout.name(file)] = picture
+    for file in files:
+        if file.name == METADATA:
+            named = {file.parent / name: text for name, text in read_metadata(file).items()}
+            layout.metadata |= {_metadata_name(layout, path): text for path, text in named.items()}
+        elif file.suffix.lower() in _CAPTION_ENDINGS - {ending} and same_name(file.stem) in stems:
+            layout.other_endings[file.suffix] += 1
+    layout.shared += [layout.name(file) for stem, file in captions.items() if stems[stem] > 1]
+    layout.orphans += [layout.name(file) for stem, file in captions.items() if not stems[stem]]
+
+
+def _metadata_name(layout: Layout, path: Path) -> str:
+    """The name below the root of a file that `metadata.jsonl` names; `./` and `..` are resolved, links are not."""
+    return same_name(Path(os.path.relpath(path, layout.root)).as_posix())
+
+
+def _give_other_captions(layout: Layout) -> None:
+    """Pictures without a caption file take the text of `metadata.jsonl`, else their folder's class tokens."""
+    unused = dict(layout.metadata)
+    from_folder = []
+    for name, picture in layout.pictures.items():
+        text = unused.pop(same_name(name), None)
+        if picture.caption is None:
+            picture.caption = text
+        if picture.caption is None and picture.class_tokens:
+            picture.caption = picture.class_tokens
+            from_folder.append(name)
+    if from_folder:
+        layout.notes.append(
+            f"captioned by the name of their folder: {len(from_folder)} of {len(layout.pictures)} pictures "
+            f"({listed(from_folder)}){other_ending(layout)}"
+        )
+    if unused:
+        layout.notes.append(counted(f"named in {METADATA} and not here", sorted(unused)))
+
+
+def other_ending(layout: Layout) -> str:
+    """A hint where captions seem to have another ending than the one that is read."""
+    if not layout.other_endings:
+        return ""
+    ending, count = layout.other_endings.most_common(1)[0]
+    return f"; {count} files beside them end in {ending}: --set data.caption_extension={ending}"
+
+
+def _tell_odd_captions(layout: Layout) -> None:
+    if layout.orphans:
+        layout.notes.append(counted("captions without a picture", layout.orphans))
+    if layout.shared:
+        layout.notes.append(counted("captions shared by pictures of one name", layout.shared))
+    if layout.longer:
+        layout.notes.append(counted("captions of several lines, of which the first is used", layout.longer))
+
+
+def _tell_left_out(layout: Layout, folders: Sequence[Path], numbered: Sequence[Path]) -> None:
+    """Beside numbered folders, a folder or picture without a number was most likely forgotten."""
+    if others := [folder.name for folder in folders if folder not in numbered]:
+        layout.notes.append(
+            counted("left out, folders that do not say their repeats (10_name) as the others here do", others)
+        )
+    if loose := [entry.name for entry in _entries(layout.root) if _is_picture(entry)]:
+        layout.notes.append(counted("left out, pictures beside the numbered folders", loose))
+
+
+def _tell_number_of_root(layout: Layout, repeats: int) -> None:
+    name = layout.root.resolve().name
+    if _NUMBERED.fullmatch(name):
+        layout.notes.append(
+            f"the folder is itself named {name}; its pictures are seen {repeats} x an epoch (data.repeats): name the "
+            "folder above it to use its number"
+        )
