@@ -1,0 +1,128 @@
+"""The weights of one network, wherever they lie: by our names, read when asked for, and known by their content."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from brushwork.atomic import write_text
+from brushwork.errors import UserError
+from brushwork.models.checkpoint_file import TensorFile
+from brushwork.models.naming import CUTS, Origin
+from brushwork.places import user_cache_folder
+
+_SHORT_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_FINGERPRINT_SCHEMA = 1
+
+
+@final
+class Part(Mapping[str, Tensor]):
+    """One network's tensors by our names; each access reads one from the file, as it is there.
+
+    Args:
+        name: "unet", "vae", "text_encoder" or "text_encoder_2".
+        file: where the tensors lie.
+        origins: our name -> the key in the file.
+        config: the content of the part's `config.json`.
+    """
+
+    def __init__(self, name: str, file: TensorFile, origins: Mapping[str, Origin], config: Mapping[str, Any]) -> None:
+        self.name = name
+        self.file = file
+        self.origins = origins
+        self.config = config
+
+    def __getitem__(self, name: str) -> Tensor:
+        origin = self.origins[name]
+        whole = self.file.read(origin.key)
+        part = CUTS[origin.cut](whole)
+        return whole.view(part.shape) if origin.cut in ("whole", "matrix") else part.clone().contiguous()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.origins)
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.origins  # without this, Mapping would read the tensor to find out
+
+    @property
+    def place(self) -> str:
+        """What the part is and where it lies, for messages: "vae of model.safetensors"."""
+        return f"{self.name} of {self.file.paths[0]}"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, from the headers alone."""
+        return {name: self._shape(origin) for name, origin in self.origins.items()}
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse what does not fit a network with these shapes, before anything is read."""
+        found = self.shapes()
+        wrong = {
+            "are missing": sorted(expected.keys() - found.keys()),
+            "are not known to this network": sorted(found.keys() - expected.keys()),
+            "have another shape": sorted(name for name, shape in expected.items() if found.get(name, shape) != shape),
+        }
+        for complaint, names in wrong.items():
+            if names:
+                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                raise UserError(
+                    f"{self.place}: {len(names)} of {len(expected)} tensors {complaint}: {shown}.",
+                    fix="the file is incomplete or made for another network; take it from where it was published",
+                )
+
+    def num_parameters(self) -> int:
+        """How many numbers the part has."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes().values())
+
+    def precision(self) -> str:
+        """The type of its numbers: "fp16", or "fp16 and fp32" where they are mixed."""
+        dtypes = {self.file.headers[origin.key].dtype for origin in self.origins.values()}
+        names = {_SHORT_DTYPES.get(dtype, str(dtype).removeprefix("torch.")) for dtype in dtypes}
+        return " and ".join(sorted(names))
+
+    def fingerprint(self, *, settings: Mapping[str, Any]) -> str:
+        """SHA-256 of the numbers under our names, and of `settings`: the same for the same weights in another layout.
+
+        A file's digest is remembered in the user's cache folder by path, size and time of change, so only the first
+        call reads it.
+        """
+        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.file.paths]
+        known_by = json.dumps(
+            [_FINGERPRINT_SCHEMA, files, sorted((k, o.key, o.cut) for k, o in self.origins.items())]
+        )
+        memory = user_cache_folder() / "fingerprints" / hashlib.sha256(known_by.encode()).hexdigest()
+        digest = None
+        with suppress(OSError, UnicodeDecodeError):
+            digest = memory.read_text(encoding="utf-8")
+        if digest is None or not re.fullmatch(r"[0-9a-f]{64}", digest):
+            digest = self._digest()
+            with suppress(OSError):  # a cache folder that cannot be written to costs time, and nothing else
+                write_text(memory, digest)
+        return hashlib.sha256(f"{digest} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for name in sorted(self.origins):
+            tensor = self[name]
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _shape(self, origin: Origin) -> tuple[int, ...]:
+        return tuple(CUTS[origin.cut](torch.empty(self.file.headers[origin.key].shape, device="meta")).shape)
+
+
+def refuse_doubles(where: str, keys: set[str], origins: Mapping[str, Origin]) -> None:
+    """Refuse a file in which two keys mean the same tensor: which one counts, nobody can tell."""
+    if doubled := sorted(keys - {origin.key for origin in origins.values()}):
+        raise UserError(
+            f"{where} holds {len(doubled)} tensors twice, under two names, such as {doubled[0]!r}.",
+            fix="take the file from where it was first published",
+        )
