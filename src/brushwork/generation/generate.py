@@ -1,0 +1,326 @@
+"""`generate`: from a base, adapters and prompts to a folder of pictures.
+
+The text encoders are loaded first, encode every prompt, and are released before the UNet is loaded. A folder that
+holds some of the pictures already is continued: what is there with the same parameters is kept, and what was made
+otherwise is refused, never replaced.
+"""
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from brushwork.atomic import written_beside
+from brushwork.config.load import resolve
+from brushwork.config.schema import ModelConfig, Settings
+from brushwork.data.layout import CONTACT_SHEET
+from brushwork.diffusion.samplers import timesteps_for
+from brushwork.diffusion.schedule import NoiseSchedule
+from brushwork.errors import UserError
+from brushwork.generation.adapters import Applied, Chosen, Wanted, choose, put_on, wanted
+from brushwork.generation.grid import cell_size, contact_sheet
+from brushwork.generation.pictures import already_drawn, record_of, save_picture
+from brushwork.generation.pipeline import Pipeline, kind
+from brushwork.generation.prompts import PromptLine, Request, known_sampler, parse_size, read_lines
+from brushwork.generation.prompts import choose as choose_prompts
+from brushwork.models.text import TextStates
+from brushwork.models.weights import Base, open_base
+from brushwork.runtime import pick_device, pick_dtype
+
+LORA = str | Path | tuple[str | Path, float] | Wanted
+PROMPTS_AT_ONCE = 16
+LARGE_PICTURE = 1536 * 1536
+"""Pixels above which the VAE works in tiles: its memory grows with the area, to 20 GB at 2048 x 2048 in fp32."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `generate` made."""
+
+    folder: Path
+    pictures: tuple[Path, ...]
+    contact_sheet: Path
+    applied: tuple[Applied, ...]
+    num_kept: int
+    """How many of the pictures were there already."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to draw, where it goes, and what is written with it."""
+
+    request: Request
+    path: Path
+    extra: Mapping[str, Any]
+
+
+def generate(
+    *,
+    out: str | Path,
+    prompt: str | Sequence[str] | None = None,
+    prompts: str | Path | None = None,
+    base: str | None = None,
+    vae: str | None = None,
+    loras: Sequence[LORA] = (),
+    negative: str = "",
+    num_images: int | None = None,
+    batch_size: int = 1,
+    size: str | int | tuple[int, int] | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    sampler: str | None = None,
+    seed: int | None = None,
+    ema: bool = False,
+    fuse: bool = False,
+    low_memory: bool = False,
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+) -> Generated:
+    """Draw pictures into a folder, each with its prompt and its parameters beside it.
+
+    Picture number i is drawn from the seed `seed` + i (or its line's own), and does not depend on `batch_size`.
+
+    Args:
+        out: the folder; itself a data set of pictures and captions. One that was begun is continued.
+        prompt: a prompt, or several; taken literally.
+        prompts: a file of prompts instead, one a line, with kohya's flags.
+        base: `bundled`, a diffusers folder, a single file, or a hub id. Unset: that of the first run folder among
+            the LoRAs, else `bundled`.
+        vae: another VAE than the base's own.
+        loras: adapter files or run folders, each as `FILE`, `"FILE:STRENGTH"` or `(FILE, STRENGTH)`.
+        num_images: so many pictures, with the prompts shuffled by the seed and repeated as needed. Unset: every
+            prompt once, in its order.
+        batch_size: pictures that go through the network at once.
+        size: `"768x512"` (width x height) or 512. Unset: the size that the base was trained on.
+        steps, guidance, sampler, seed: unset, the settings in the section `sample`.
+        ema: use the running mean of the weights, which the training wrote beside the adapter.
+        fuse: add the adapters into the base's weights instead of running them beside it. A little faster.
+        low_memory: the least memory rather than the least time.
+        overrides: changed settings as `key=value` of the sections `model`, `sample` and `train` (precision, device).
+        console: where progress is shown; by default the error stream.
+    """
+    console = console or Console(stderr=True)
+    if batch_size < 1 or (num_images is not None and num_images < 1):
+        raise UserError(f"batch size {batch_size}, {num_images} pictures: both must be 1 or more.")
+    asked = [_wanted(lora) for lora in loras]
+    settings = _settings(asked, base, vae, overrides)
+    lines = _prompt_lines(prompt, prompts)
+    device = pick_device(settings.train.device)
+    dtype = pick_dtype(settings.train.precision, device)
+    opened = _open(settings.model)
+    adapters = [choose(lora, spec=opened.spec, ema=ema) for lora in asked]
+
+    sample = settings.sample
+    width, height = _size(size, opened)
+    defaults = Request(
+        prompt="",
+        width=width,
+        height=height,
+        seed=sample.seed if seed is None else seed,
+        negative=negative,
+        steps=sample.steps if steps is None else steps,
+        guidance=sample.guidance if guidance is None else guidance,
+        sampler=known_sampler(sampler or sample.sampler),
+    )
+    requests = choose_prompts(lines, defaults, num_images=num_images)
+    schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=opened.zero_terminal_snr)
+    for name, num_steps in {(request.sampler, request.steps) for request in requests}:
+        timesteps_for(name, schedule=schedule, num_steps=num_steps)  # refuses what the sampler cannot do, now
+
+    folder = Path(out)
+    extra = _extra(opened, settings.model, adapters, dtype)
+    jobs = [Job(request, folder / f"{index:05d}.png", extra) for index, request in enumerate(requests)]
+    todo = [job for job in jobs if not already_drawn(job.path, record_of(job.request, extra))]
+    if len(todo) < len(jobs):
+        console.print(f"{len(jobs) - len(todo)} of {len(jobs)} pictures are there already")
+
+    applied: tuple[Applied, ...] = ()
+    if todo:
+        pipeline, applied = _load(
+            opened, settings.model, adapters, _texts(todo), dtype, device, fuse=fuse, low_memory=low_memory
+        )
+        for line in applied:
+            console.print(str(line), highlight=False, markup=False)
+        _draw(pipeline, todo, batch_size, console)
+    sheet = folder / CONTACT_SHEET
+    _write_sheet(sheet, jobs)
+    return Generated(folder, tuple(job.path for job in jobs), sheet, applied, len(jobs) - len(todo))
+
+
+def _settings(asked: Sequence[Wanted], base: str | None, vae: str | None, overrides: Sequence[str]) -> Settings:
+    """Those of the first run folder among the LoRAs, so that it is drawn as it was sampled; else the defaults."""
+    runs = [lora.run_settings for lora in asked if lora.run_settings is not None]
+    # The run may have been on another machine: where it computed says nothing about here.
+    here = ["train.device=auto", "train.precision=auto"]
+    if base is not None:  # another base than the run's has its own VAE and prediction type
+        here += ["model.vae=off", "model.prediction=auto", "model.zero_terminal_snr=auto"]
+    settings = resolve(files=runs[:1], overrides=[*here, *overrides]).settings
+    named = {"base": base, "vae": vae}
+    model = settings.model.model_copy(update={key: value for key, value in named.items() if value is not None})
+    return settings.model_copy(update={"model": model})
+
+
+def _prompt_lines(prompt: str | Sequence[str] | None, prompts: str | Path | None) -> list[PromptLine]:
+    if (prompt is None) == (prompts is None):
+        raise UserError("give either a prompt or a file of prompts.", fix='--prompt "a photo of a corgi"')
+    if prompts is not None:
+        return read_lines(Path(prompts))
+    assert prompt is not None
+    texts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not texts:
+        raise UserError("there are no prompts.", fix='--prompt "a photo of a corgi"')
+    return [PromptLine(text.strip(), {}) for text in texts]
+
+
+def _size(size: str | int | tuple[int, int] | None, base: Base) -> tuple[int, int]:
+    if size is None:
+        return base.spec.native_resolution, base.spec.native_resolution
+    return size if isinstance(size, tuple) else parse_size(str(size))
+
+
+def _wanted(lora: LORA) -> Wanted:
+    match lora:
+        case Wanted():
+            return lora
+        case (path, strength):
+            return Wanted(Path(path), float(strength))
+        case str():
+            return wanted(lora)
+        case _:
+            return Wanted(Path(lora))
+
+
+def _open(model: ModelConfig) -> Base:
+    return open_base(
+        model.base,
+        vae=model.vae,
+        offline=model.offline,
+        prediction=model.prediction,
+        zero_terminal_snr=model.zero_terminal_snr,
+    )
+
+
+def _extra(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: torch.dtype) -> dict[str, Any]:
+    """What decides the pixels besides the request. No folders: pictures are given away."""
+    return {
+        "base": Path(base.source).name if Path(base.source).exists() else base.source,
+        "weights": {part: base.fingerprint(part) for part in ("unet", "vae", "text")},
+        "prediction": base.prediction,
+        "zero_terminal_snr": base.zero_terminal_snr,
+        "clip_skip": model.clip_skip,
+        "max_tokens": model.max_tokens,
+        "precision": str(dtype).removeprefix("torch."),
+        "loras": [adapter.record() for adapter in adapters],
+    }
+
+
+def _texts(jobs: Iterable[Job]) -> list[str]:
+    """Every different prompt, negative ones too."""
+    return list(dict.fromkeys(text for job in jobs for text in (job.request.prompt, job.request.negative)))
+
+
+def _load(
+    base: Base,
+    model: ModelConfig,
+    adapters: Sequence[Chosen],
+    texts: Sequence[str],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    fuse: bool,
+    low_memory: bool,
+) -> tuple[Pipeline, tuple[Applied, ...]]:
+    """Encode the prompts and let the encoders go, then load the UNet and the VAE."""
+    encoders = base.load_text(dtype=dtype, device=device, clip_skip=model.clip_skip, max_tokens=model.max_tokens)
+    text_counts = put_on(encoders.modules, adapters, fused=fuse)
+    states = _encoded(encoders.encode, texts)
+    del encoders
+    _release(device)
+
+    unet = base.load_unet(dtype=dtype, device=device)
+    unet_counts = put_on({"unet": unet}, adapters, fused=fuse)
+    vae = base.load_vae(dtype=dtype, device=device)
+    vae.set_slicing(True)
+
+    def decode(latents: Tensor) -> Tensor:
+        vae.set_tiling(low_memory or latents[0, 0].numel() * vae.patch**2 > LARGE_PICTURE)
+        return vae.decode(latents)
+
+    pipeline = Pipeline(
+        unet=unet,
+        schedule=NoiseSchedule.scaled_linear(zero_terminal_snr=base.zero_terminal_snr),
+        prediction=base.prediction,
+        encode=lambda prompts: _stacked([states[prompt] for prompt in prompts]),
+        decode=decode,
+        guide_separately=low_memory,
+    )
+    counts = [text + of_unet for text, of_unet in zip(text_counts, unet_counts, strict=True)]
+    applied = tuple(
+        Applied(adapter.path.name, adapter.strength, count, len(adapter.content.state))
+        for adapter, count in zip(adapters, counts, strict=True)
+    )
+    return pipeline, applied
+
+
+@torch.no_grad()
+def _encoded(encode: Callable[[Sequence[str]], TextStates], texts: Sequence[str]) -> dict[str, TextStates]:
+    """The states of every text, on the CPU."""
+    states: dict[str, TextStates] = {}
+    for start in range(0, len(texts), PROMPTS_AT_ONCE):
+        some = texts[start : start + PROMPTS_AT_ONCE]
+        encoded = encode(some)
+        for index, text in enumerate(some):
+            pooled = None if encoded.pooled is None else encoded.pooled[index].cpu()
+            states[text] = TextStates(encoded.context[index].cpu(), pooled)
+    return states
+
+
+def _stacked(states: Sequence[TextStates]) -> TextStates:
+    """B of (L, D) and (P,) -> (B, L, D) and (B, P)"""
+    pooled = [state.pooled for state in states if state.pooled is not None]
+    return TextStates(torch.stack([state.context for state in states]), torch.stack(pooled) if pooled else None)
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _draw(pipeline: Pipeline, todo: Sequence[Job], batch_size: int, console: Console) -> None:
+    """Draw and save each picture; those that can share a batch are brought together."""
+    jobs = sorted(todo, key=lambda job: kind(job.request))
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[saved]}/{task.fields[count]} pictures"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("", total=sum(job.request.steps for job in jobs), saved=0, count=len(jobs))
+        images = pipeline.draw(
+            [job.request for job in jobs],
+            batch_size=batch_size,
+            on_step=lambda num_pictures: bar.advance(task, num_pictures),
+        )
+        for number, (job, image) in enumerate(zip(jobs, images, strict=True), start=1):
+            save_picture(image, job.request, job.path, job.extra)
+            bar.update(task, saved=number)
+
+
+def _write_sheet(path: Path, jobs: Sequence[Job]) -> None:
+    """Lay all pictures on one sheet, those of an earlier run too."""
+    largest = max(max(job.request.width, job.request.height) for job in jobs)
+    labels = [f"{job.path.stem}   seed {job.request.seed}\n{job.request.prompt}" for job in jobs]
+    cell = max(160, min(largest, cell_size(len(jobs)))) if len(jobs) <= 100 else cell_size(len(jobs))
+    sheet = contact_sheet(_opened(job.path for job in jobs), labels=labels, cell=cell)
+    with written_beside(path) as partial:
+        sheet.save(partial, format="PNG")
+
+
+def _opened(paths: Iterable[Path]) -> Iterator[Image.Image]:
+    for path in paths:
+        with Image.open(path) as image:
+            yield image
