@@ -168,18 +168,21 @@ def test_the_hook_sees_each_step_and_what_it_reached() -> None:
     assert seen[-1][2] is final
 
 
+@pytest.mark.parametrize("prediction", get_args(Prediction))
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_latents_stay_float32_with_a_network_in_bfloat16(sampler: str) -> None:
-    asked: list[torch.dtype] = []
-
-    def predict(x: Tensor, timestep: Tensor) -> Tensor:
-        asked.extend([x.dtype, timestep.dtype])
-        assert timestep.shape == ()
-        return x.bfloat16()
-
+def test_a_network_in_bfloat16_rounds_its_output_and_nothing_else(sampler: str, prediction: Prediction) -> None:
     draw, schedule = counting([]), NoiseSchedule.scaled_linear()
-    found = sample(sampler, predict, draw(9), schedule=schedule, prediction="v", num_steps=3, draw_noise=draw)
-    assert {*asked, found.dtype} == {torch.float32}
+
+    def picture(predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        start = draw(9)
+        return sample(sampler, predict, start, schedule=schedule, prediction=prediction, num_steps=3, draw_noise=draw)
+
+    def rounded(x: Tensor, timestep: Tensor) -> Tensor:
+        assert (x.dtype, timestep.dtype, timestep.shape) == (torch.float32, torch.float32, ())
+        return torch.sin(x).bfloat16()
+
+    expected = picture(lambda x, timestep: rounded(x, timestep).float())
+    torch.testing.assert_close(picture(rounded), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -234,10 +237,12 @@ def test_no_step_reads_a_number_back_from_the_device(sampler: str) -> None:
     def blank(i: int) -> Tensor:
         return torch.empty(1, 4, 2, 2, device="meta")
 
+    def predict(x: Tensor, timestep: Tensor) -> Tensor:
+        assert timestep.device == x.device
+        return x * timestep
+
     schedule = NoiseSchedule.scaled_linear()
-    found = sample(
-        sampler, lambda x, t: x * t, blank(0), schedule=schedule, prediction="v", num_steps=4, draw_noise=blank
-    )
+    found = sample(sampler, predict, blank(0), schedule=schedule, prediction="v", num_steps=4, draw_noise=blank)
     assert found.device.type == "meta"
 
 
