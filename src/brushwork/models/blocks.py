@@ -38,10 +38,11 @@ class ResidualBlock(Checkpointed):
 
     def compute(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         """(B, C_in, H, W), (B, E) -> (B, C_out, H, W)"""
+        # The shortcut comes first, so that conv2 is the last step: checkpointing stops before it computes it again.
+        shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = hidden + self.time_emb_proj(F.silu(embedding))[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))  # type: ignore[no-any-return]
+        return shortcut + self.conv2(F.silu(self.norm2(hidden)))  # type: ignore[no-any-return]
 
 
 class DownBlock(nn.Module):

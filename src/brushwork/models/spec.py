@@ -101,7 +101,7 @@ class UNetSpec:
         contexts = _integers(config, "cross_attention_dim", num_levels)
         for key, values in (("layers_per_block", layers), ("cross_attention_dim", contexts)):
             if len(set(values)) > 1:
-                raise _refusal(key, config[key], "the same number at every level")
+                raise _refusal(key, config[key], "UNets with the same number at every level")
         added_width, time_id_width = _added(config)
         spec = cls(
             channels=channels,
@@ -269,7 +269,7 @@ _BUILT: dict[str, tuple[object, ...]] = {
 
 def _refusal(key: str, value: object, expected: str) -> UserError:
     return UserError(
-        f"the UNet's config says {key} = {value!r}; Brushwork builds UNets with {expected}.",
+        f"the UNet's config says {key} = {value!r}; Brushwork can build only {expected}.",
         fix="take a Stable Diffusion 1.5 or SDXL base model, or one fine-tuned from them",
     )
 
@@ -277,13 +277,13 @@ def _refusal(key: str, value: object, expected: str) -> UserError:
 def _refuse_unknown(config: Mapping[str, Any]) -> None:
     class_name = config.get("_class_name", "UNet2DConditionModel")
     if class_name != "UNet2DConditionModel":
-        raise _refusal("_class_name", class_name, "the class UNet2DConditionModel only")
+        raise _refusal("_class_name", class_name, "a UNet2DConditionModel")
     for key, value in config.items():
         if key.startswith("_") or key in _READ or key in _WITHOUT_EFFECT:
             continue
         allowed = _BUILT.get(key, (None, False))
         if value not in allowed:
-            raise _refusal(key, value, f"{allowed[0]!r} only" if key in _BUILT else "nothing there")
+            raise _refusal(key, value, f"{key} = {allowed[0]!r}" if key in _BUILT else "UNets without it")
 
 
 def _refuse_other_models(spec: UNetSpec) -> None:
@@ -320,9 +320,9 @@ def _integers(
     value = config.get(key, default)
     many = [value] * (count or 1) if isinstance(value, int) else value
     if not isinstance(many, list | tuple) or not many or not all(type(each) is int and each > 0 for each in many):
-        raise _refusal(key, value, "a number there, or one for each level")
+        raise _refusal(key, value, "from a whole number, or one for each level")
     if count is not None and len(many) != count:
-        raise _refusal(key, value, f"as many numbers as block_out_channels has ({count})")
+        raise _refusal(key, value, f"from {count} numbers here, as many as in block_out_channels")
     return tuple(many)
 
 
@@ -330,7 +330,7 @@ def _attending_levels(config: Mapping[str, Any], num_levels: int) -> list[bool]:
     for key, names in (("down_block_types", _DOWN_BLOCKS), ("up_block_types", _UP_BLOCKS)):
         types = config.get(key)
         if not isinstance(types, list | tuple) or len(types) != num_levels or not set(types) <= set(names.values()):
-            raise _refusal(key, types, f"{num_levels} blocks of the types {names[True]} and {names[False]}")
+            raise _refusal(key, types, f"{num_levels} blocks of types {names[True]} and {names[False]}")
     attends = [name == _DOWN_BLOCKS[True] for name in config["down_block_types"]]
     if [name == _UP_BLOCKS[True] for name in config["up_block_types"]] != attends[::-1]:
         raise _refusal("up_block_types", config["up_block_types"], "the mirror image of down_block_types")
@@ -343,7 +343,7 @@ def _added(config: Mapping[str, Any]) -> tuple[int | None, int]:
     if kind is None:
         return None, 0
     if kind != "text_time":
-        raise _refusal("addition_embed_type", kind, "'text_time' (SDXL) or none (SD 1.5)")
+        raise _refusal("addition_embed_type", kind, "'text_time' (SDXL) or null (SD 1.5)")
     (added_width,) = _integers(config, "projection_class_embeddings_input_dim")
     (time_id_width,) = _integers(config, "addition_time_embed_dim")
     return added_width, time_id_width

@@ -18,7 +18,12 @@ from brushwork.models.timestep import TimestepEmbedding, sinusoidal_code
 
 
 class UNet(nn.Module):
-    """Down, across the bottom, and up again, with a skip from every step down to its counterpart on the way up."""
+    """Down, across the bottom, and up again, with a skip from every step down to its counterpart on the way up.
+
+    Weights stay in PyTorch's own layout. `unet.to(memory_format=torch.channels_last)` gives the same numbers, but
+    measured on a CPU with AVX512-bf16 it gains nothing: 0.94 to 1.03 times the speed for SD 1.5 and SDXL a fifth as
+    wide, 0.81 to 0.97 for the tiny model (forward and training step, fp32 and bf16).
+    """
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
