@@ -122,6 +122,8 @@ class PickleFile(TensorFile):
 
     def __init__(self, path: Path) -> None:
         safer = "look for the .safetensors form of this model: it can hold no code"
+        if path.suffix == ".safetensors":  # torch.load would believe the name
+            raise UserError(f"{path} is a pickle under the name of a safetensors file.", fix="rename it to .ckpt")
         try:
             content = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
         except pickle.UnpicklingError as error:
