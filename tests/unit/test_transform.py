@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from brushwork.data.picture import BadPictureError, open_rgb, parse_colour
 from brushwork.data.transform import Corner, Placement, Size, place, place_centre, render
@@ -133,6 +133,38 @@ def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     np.testing.assert_allclose(result, np.broadcast_to([200, 40, 90], result.shape), atol=3)
 
 
+def swapped_profile() -> bytes:
+    """A colour profile in which red and green have changed places."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = data.replace(b"rXYZ", b"held").replace(b"gXYZ", b"rXYZ").replace(b"held", b"gXYZ")
+    return data.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_the_colour_profile_of_a_file_is_followed(format: str) -> None:
+    red = Image.new("RGB", (16, 16), (255, 0, 0))
+
+    result = opened(red, format, icc_profile=swapped_profile())
+
+    np.testing.assert_allclose(result, np.broadcast_to([0, 255, 0], result.shape), atol=6)  # WebP and JPEG round
+
+
+def test_transparency_survives_a_colour_profile() -> None:
+    pixels = np.array([[[255, 0, 0, 255], [255, 0, 0, 0]]], dtype=np.uint8)
+
+    result = opened(Image.fromarray(pixels), background="blue", icc_profile=swapped_profile())
+
+    np.testing.assert_allclose(result, [[[0, 255, 0], [0, 0, 255]]], atol=1)
+
+
+def test_an_srgb_profile_and_a_broken_one_change_nothing() -> None:
+    pixels = scribble(6, 4)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+    for profile in (srgb, swapped_profile()[:90], b"no profile at all"):
+        np.testing.assert_array_equal(opened(Image.fromarray(pixels), icc_profile=profile), pixels)
+
+
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (3, 3), colour) for colour in ("red", "blue")]
 
@@ -179,7 +211,7 @@ def test_a_file_cut_short_is_refused(format: str) -> None:
             open_rgb(data[:end], background="white", max_pixels=1_000_000)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 def test_no_damage_to_a_file_raises_anything_but_a_reason() -> None:
     random = np.random.default_rng(1)
     for format in ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"):

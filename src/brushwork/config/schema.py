@@ -121,8 +121,9 @@ class DataConfig(Section):
     background: str = "white"
     """Colour laid under transparent pictures: a name or #rrggbb."""
 
-    max_pixels: int = Field(200_000_000, ge=1)
-    """Pictures with more pixels than this are quarantined: a decompression bomb fills the memory."""
+    max_pixels: int = Field(178_956_970, ge=1, le=178_956_970)
+    """Pictures with more pixels than this are quarantined: a decompression bomb fills the memory. Pillow itself opens
+    no more than the default."""
 
 
 class CacheConfig(Section):

@@ -86,15 +86,15 @@ def read_layout(root: Path, *, repeats: int, caption_extension: str) -> Layout:
         repeats: how often pictures of a plain folder are seen in an epoch.
     """
     layout = Layout(root)
-    folders = [entry for entry in _entries(root) if entry.is_dir() and not _is_hidden(entry)]
+    folders, loose = _entries(root)
     numbered = {folder: match for folder in folders if (match := _NUMBERED.fullmatch(folder.name))}
     ending = caption_extension.lower()
     if numbered:
-        _tell_left_out(layout, folders, list(numbered))
+        _tell_left_out(layout, [folder for folder in folders if folder not in numbered], loose)
         for folder, match in numbered.items():
             _read_numbered(layout, folder, int(match[1]), match[2].strip(), ending)
     else:
-        for files in _walk(layout):
+        for files in _walk(layout, root, set()):
             _read_files(layout, files, repeats=repeats, class_tokens="", ending=ending)
         _tell_number_of_root(layout, repeats)
     _give_other_captions(layout)
@@ -118,41 +118,39 @@ def same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a folder, by name, without hidden ones."""
     try:
-        return sorted(folder.iterdir())
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not _is_hidden(entry.name))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}).") from error
+    return [folder / name for name, is_dir in found if is_dir], [
+        folder / name for name, is_dir in found if not is_dir
+    ]
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name in _NOT_DATA
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_DATA
 
 
-def _is_picture(path: Path) -> bool:
-    if path.name == CONTACT_SHEET or _is_hidden(path) or path.is_dir():
-        return False
-    return path.suffix.lower() in READABLE | UNREADABLE
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in READABLE | UNREADABLE and file.name != CONTACT_SHEET
 
 
-def _walk(layout: Layout) -> Iterator[list[Path]]:
-    """The files of every folder; links to folders are followed, but no folder is entered twice."""
-    seen: set[str] = set()
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
-
-    for name, subfolders, files in os.walk(layout.root, onerror=refuse, followlinks=True):
-        folder = Path(name)
-        is_run = {"run.json", "settings.toml"} <= set(files) and folder != layout.root
-        if is_run:
-            layout.notes.append(f"left out: {layout.name(folder)}, which is the folder of a run")
-        if is_run or (real := os.path.realpath(folder)) in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(subfolder for subfolder in subfolders if not _is_hidden(Path(subfolder)))
-        yield [folder / file for file in files]
+def _walk(layout: Layout, folder: Path, seen: set[str]) -> Iterator[list[Path]]:
+    """The files of every folder; links to folders are followed, but no folder is read twice."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    folders, files = _entries(folder)
+    if {"run.json", "settings.toml"} <= {file.name for file in files} and folder != layout.root:
+        layout.notes.append(f"left out: {layout.name(folder)}, which is the folder of a run")
+        return
+    yield files
+    for deeper in folders:
+        yield from _walk(layout, deeper, seen)
 
 
 def _read_numbered(layout: Layout, folder: Path, repeats: int, class_tokens: str, ending: str) -> None:
@@ -166,16 +164,15 @@ def _read_numbered(layout: Layout, folder: Path, repeats: int, class_tokens: str
     if repeats == 0:
         layout.notes.append(f"left out: {folder.name}, whose number of repeats is 0")
         return
-    entries = _entries(folder)
-    if deeper := [entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry)]:
-        layout.notes.append(counted(f"left out, folders inside {folder.name}, for numbered folders are flat", deeper))
-    files = [entry for entry in entries if not entry.is_dir()]
+    deeper, files = _entries(folder)
+    if deeper:
+        names = [entry.name for entry in deeper]
+        layout.notes.append(counted(f"left out, folders inside {folder.name}, for numbered folders are flat", names))
     _read_files(layout, files, repeats=repeats, class_tokens=class_tokens, ending=ending)
 
 
 def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_tokens: str, ending: str) -> None:
     """Pair the pictures of one folder with the captions beside them."""
-    files = sorted(file for file in files if not _is_hidden(file))
     captions = {same_name(file.name[: -len(ending)]): file for file in files if file.name.lower().endswith(ending)}
     stems: Counter[str] = Counter()
     for file in filter(_is_picture, files):
@@ -239,14 +236,13 @@ def _tell_odd_captions(layout: Layout) -> None:
         layout.notes.append(counted("captions of several lines, of which the first is used", layout.longer))
 
 
-def _tell_left_out(layout: Layout, folders: Sequence[Path], numbered: Sequence[Path]) -> None:
+def _tell_left_out(layout: Layout, folders: Sequence[Path], files: Sequence[Path]) -> None:
     """Beside numbered folders, a folder or picture without a number was most likely forgotten."""
-    if others := [folder.name for folder in folders if folder not in numbered]:
-        layout.notes.append(
-            counted("left out, folders that do not say their repeats (10_name) as the others here do", others)
-        )
-    if loose := [entry.name for entry in _entries(layout.root) if _is_picture(entry)]:
-        layout.notes.append(counted("left out, pictures beside the numbered folders", loose))
+    if folders:
+        what = "left out, folders that do not say their repeats (10_name) as the others here do"
+        layout.notes.append(counted(what, [folder.name for folder in folders]))
+    if pictures := [file.name for file in files if _is_picture(file)]:
+        layout.notes.append(counted("left out, pictures beside the numbered folders", pictures))
 
 
 def _tell_number_of_root(layout: Layout, repeats: int) -> None:

@@ -1,12 +1,11 @@
-"""A picture file becomes upright 8-bit RGB, or a reason why it cannot."""
+"""A picture file becomes upright 8-bit sRGB, or a reason why it cannot."""
 
 import io
-import struct
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from brushwork.errors import UserError
 
@@ -17,6 +16,11 @@ UNREADABLE = frozenset({".heic", ".heif", ".jxl", ".psd", ".svg", ".cr2", ".cr3"
 """Pictures that Pillow does not open: listed in the quarantine, so that nobody wonders where they went."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+
+
+_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "I"}) | {
+    f"I;16{order}" for order in ("", "L", "B", "N")
+}
 
 
 class BadPictureError(Exception):
@@ -34,7 +38,7 @@ def parse_colour(name: str) -> tuple[int, int, int]:
 
 
 def open_rgb(source: Path | bytes, *, background: str, max_pixels: int) -> Image.Image:
-    """Decode the whole picture: turned as its EXIF says, 8-bit RGB, transparent parts laid on `background`.
+    """Decode the whole picture: turned as its EXIF says, 8-bit sRGB, transparent parts laid on `background`.
 
     Args:
         source: the file, or the bytes of one.
@@ -49,27 +53,27 @@ def open_rgb(source: Path | bytes, *, background: str, max_pixels: int) -> Image
         raise BadPictureError(error.strerror or str(error)) from error
     if not data:
         raise BadPictureError("the file is empty")
+    image = _decode(data, max_pixels)
+    if image.mode not in _MODES:
+        raise BadPictureError(f"pixels of the kind {image.mode!r}: what is white in them is not known")
+    return _flatten(_to_srgb(_to_8_bit(image)), colour)
+
+
+def _decode(data: bytes, max_pixels: int) -> Image.Image:
+    """Everything that depends on what is in the file; what comes out is a picture in memory, upright."""
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_size(image.size, max_pixels)
             image.load()
-            return _flatten(_to_8_bit(ImageOps.exif_transpose(image)), colour)
+            return ImageOps.exif_transpose(image)
+    except (BadPictureError, MemoryError):
+        raise
     except Image.DecompressionBombError as error:
         raise BadPictureError(f"too many pixels: {error}") from error
     except UnidentifiedImageError as error:
         raise BadPictureError(_not_a_picture(data)) from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        EOFError,
-        ArithmeticError,
-        struct.error,
-    ) as error:
-        # What Pillow's decoders raise on a damaged file is not one type.
-        raise BadPictureError(str(error) or type(error).__name__) from error
+    except Exception as error:  # what decoders raise on a damaged file is of a dozen types, RuntimeError among them
+        raise BadPictureError(f"damaged or cut short ({' '.join(str(error).split())})") from error
 
 
 @cache
@@ -95,8 +99,6 @@ def _not_a_picture(data: bytes) -> str:
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """Grey pictures of 16 bits are scaled; Pillow alone would clip everything above 255 to white."""
-    if image.mode == "F":
-        raise BadPictureError("floating-point pixels: what is white in them is not known")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.int64)
@@ -106,6 +108,29 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if isinstance(clear := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Follow the colour profile in the file: phones write Display P3 and printers CMYK, which would train pale or
+    garish colours. A profile that cannot be followed is left aside, as viewers do.
+    """
+    data = image.info.get("icc_profile")
+    if not data:
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        if "srgb" in ImageCms.getProfileDescription(profile).lower():
+            return image
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        opaque = image if image.mode in {"RGB", "CMYK", "L"} else image.convert("L" if image.mode == "LA" else "RGB")
+        converted = ImageCms.profileToProfile(opaque, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    assert converted is not None  # only a conversion in place gives nothing
+    converted.info.pop("transparency", None)
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
 
 
 def _flatten(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:

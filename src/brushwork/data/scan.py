@@ -5,6 +5,7 @@ file is still the same one, and decodes only those that are not: seconds for 20,
 """
 
 import hashlib
+import json
 import os
 import time
 import warnings
@@ -18,12 +19,14 @@ import PIL
 
 from brushwork.data.picture import UNREADABLE, BadPictureError, open_rgb
 from brushwork.errors import UserError
-from brushwork.records import Row, append_row, read_rows, write_rows
+from brushwork.records import Row, read_rows, write_rows
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, and of how many."""
 
 INDEX_SCHEMA = 1
+ROWS_AT_ONCE = 64
+"""Pictures found between two writes of the index."""
 SETTLED_SECONDS = 2.0
 """A file changed less than this before it was read is not remembered: a second change could carry the same time."""
 
@@ -63,34 +66,24 @@ def scan(
     pictures: Mapping[str, Path], *, max_pixels: int, index: Path | None, on_progress: Progress | None = None
 ) -> dict[str, Facts]:
     """Facts about every picture, by name; those that `index` remembers and that have not changed are not opened."""
-    header: Row = {"index": INDEX_SCHEMA, "max_pixels": max_pixels, "pillow": PIL.__version__}
-    remembered = {} if index is None else _recall(index, header)
     stamps = {name: _stamp(path) for name, path in pictures.items()}
-    facts = {
-        name: remembered[name][1]
-        for name, stamp in stamps.items()
-        if name in remembered and stamp is not None and remembered[name][0] == stamp
-    }
+    memory = _Index(index, {"index": INDEX_SCHEMA, "max_pixels": max_pixels, "pillow": PIL.__version__})
+    facts = memory.recall(stamps)
     todo = [name for name in pictures if name not in facts]
     report = on_progress or (lambda done, total: None)
     report(len(facts), len(pictures))
-    if not todo:
-        return facts
-    if index is not None:
-        # A file that a kill left with half a line is made whole before anything is added to it.
-        with suppress(OSError):
-            write_rows(index, [header, *(_row(name, stamps[name], facts[name]) for name in facts)])
-    with decoding_threads() as pool:
-        found = pool.map(lambda name: examine(pictures[name], max_pixels=max_pixels), todo)
-        for name, result in zip(todo, found, strict=True):
-            facts[name] = result
-            stamp = stamps[name]
-            if index is not None and stamp is not None and _is_settled(stamp):
-                # The index only saves time: a full or read-only disk must not stop the run here.
-                with suppress(OSError):
-                    append_row(index, _row(name, stamp, result))
-            report(len(facts), len(pictures))
-    return {name: facts[name] for name in pictures}
+    if todo:
+        memory.begin(facts, stamps)
+        with decoding_threads() as pool:
+            found = pool.map(lambda name: examine(pictures[name], max_pixels=max_pixels), todo)
+            try:
+                for name, result in zip(todo, found, strict=True):
+                    facts[name] = result
+                    memory.add(name, stamps[name], result)
+                    report(len(facts), len(pictures))
+            finally:
+                memory.flush()
+    return facts
 
 
 @contextmanager
@@ -119,22 +112,53 @@ def _is_settled(stamp: Stamp) -> bool:
     return time.time() - stamp[1] / 1e9 > SETTLED_SECONDS
 
 
+class _Index:
+    """The file of what was found. It only saves time: where it is damaged it counts as empty, and a full or
+    read-only disk does not stop the run here.
+    """
+
+    def __init__(self, path: Path | None, header: Row) -> None:
+        self.path = path
+        self.header = header
+        self.waiting: list[Row] = []
+
+    def recall(self, stamps: Mapping[str, Stamp | None]) -> dict[str, Facts]:
+        """What is known about files that are still the same; nothing where it was found under other settings."""
+        if self.path is None:
+            return {}
+        try:
+            rows = read_rows(self.path)
+            if not rows or rows[0] != self.header:
+                return {}
+            return {
+                row["file"]: Facts(row["width"], row["height"], row["digest"], row["problem"])
+                for row in rows[1:]
+                if row["file"] in stamps and stamps[row["file"]] == tuple(row["stamp"])
+            }
+        except (OSError, UnicodeDecodeError, UserError, KeyError, TypeError):
+            return {}
+
+    def begin(self, facts: Mapping[str, Facts], stamps: Mapping[str, Stamp | None]) -> None:
+        """Write what is still true anew: a kill may have left half a line at the end."""
+        if self.path is not None:
+            with suppress(OSError):
+                write_rows(self.path, [self.header, *(_row(name, stamps[name], facts[name]) for name in facts)])
+
+    def add(self, name: str, stamp: Stamp | None, facts: Facts) -> None:
+        """Remember one more; a kill loses those of the last moments, which are decoded again."""
+        if stamp is not None and _is_settled(stamp):
+            self.waiting.append(_row(name, stamp, facts))
+        if len(self.waiting) >= ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.waiting)
+        self.waiting.clear()
+        if self.path is not None and lines:
+            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+
+
 def _row(name: str, stamp: Stamp | None, facts: Facts) -> Row:
     return {"file": name, "stamp": stamp, **facts._asdict()}
-
-
-def _recall(index: Path, header: Row) -> dict[str, tuple[Stamp, Facts]]:
-    """What an earlier scan wrote; nothing where it was made under other settings or is damaged."""
-    try:
-        rows = read_rows(index)
-    except (OSError, UnicodeDecodeError, UserError):
-        return {}
-    if not rows or rows[0] != header:
-        return {}
-    try:
-        return {
-            row["file"]: (tuple(row["stamp"]), Facts(row["width"], row["height"], row["digest"], row["problem"]))
-            for row in rows[1:]
-        }
-    except (KeyError, TypeError):
-        return {}
