@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from brushwork import __version__
+from brushwork.cache.store import Store
 from brushwork.cli import errors
 from brushwork.cli.app import app, main
-from brushwork.config.load import recipe_names
+from brushwork.config.load import recipe_names, resolve, to_toml
 from brushwork.errors import UserError
+from brushwork.lora.files import read_adapter, write_adapter
+from brushwork.lora.layers import LoRAWeights
+from brushwork.lora.names import unet_layers
+from brushwork.lora.state import AdapterState
 from brushwork.machine import EXTRAS, GIB, examine, runs_on, suited_recipe
+from brushwork.models.spec import TINY
+from brushwork.training.checkpoint import Position, State, write_state
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -72,7 +80,9 @@ def test_a_mistyped_option_exits_with_2(brushwork: Any) -> None:
     assert "fix: brushwork recipes --help" in err
 
 
-def test_underscores_are_taken_for_dashes(brushwork: Any) -> None:
+def test_underscores_are_taken_for_dashes(brushwork: Any, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    assert brushwork("train", missing, "--accept_changes") == brushwork("train", missing, "--accept-changes")
     assert brushwork("recipes", "sdxl_standard") == brushwork("recipes", "sdxl-standard")
 
 
@@ -201,3 +211,146 @@ def test_code_for_an_architecture_runs_where_nvidia_says(
 )
 def test_the_recipe_follows_from_the_card(memory: float | None, words: str) -> None:
     assert words in suited_recipe(None if memory is None else int(memory * GIB)).found
+
+
+# Commands on files
+
+
+def adapter(seed: int) -> AdapterState:
+    """Rank 2 on every to_q of the bundled model."""
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        name: LoRAWeights(
+            down=torch.randn(2, shape[1], generator=draw), up=torch.randn(shape[0], 2, generator=draw), alpha=1.0
+        )
+        for name, shape in unet_layers(TINY).items()
+        if name.endswith("to_q")
+    }
+
+
+def tensors(state: AdapterState) -> dict[str, torch.Tensor]:
+    found = {f"{name}.down": each.down for name, each in state.items()}
+    return found | {f"{name}.up": each.up for name, each in state.items()}
+
+
+def assert_same(found: AdapterState, expected: AdapterState) -> None:
+    assert {name: each.alpha for name, each in found.items()} == {name: each.alpha for name, each in expected.items()}
+    torch.testing.assert_close(tensors(found), tensors(expected), rtol=0, atol=0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that stands at step 7 of 9, with a running mean and one adapter file, of step 5."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    description = {"total_steps": 9, "data": "photos", "num_pictures": 3, "num_held_out": 0}
+    description |= {"base": "bundled", "family": "sdxl", "resolution": 128}
+    (folder / "run.json").write_text(json.dumps(description))
+    (folder / "settings.toml").write_text(to_toml(resolve(overrides=["name=mia", "lora.rank=2"]).settings))
+    (folder / "metrics.jsonl").write_text('{"step": 8, "smoothed_loss": 0.5}\n{"step": 9, "smoo')
+    write_adapter(
+        folder / "mia-000001.safetensors", adapter(0), spec=TINY, metadata={"ss_steps": "5", "ss_seed": "3"}
+    )
+    alphas = {name: each.alpha for name, each in adapter(1).items()}
+    state = State(Position(step=7), tensors(adapter(1)), {}, tensors(adapter(2)), alphas, "sdxl")
+    write_state(folder / "state" / "state.safetensors", state)
+    return folder
+
+
+@pytest.mark.parametrize("place", [".", "state", "state/state.safetensors"])
+def test_extract_writes_what_the_state_holds(run: Path, place: str, tmp_path: Path, brushwork: Any) -> None:
+    out = tmp_path / "out.safetensors"
+    code, said, _ = brushwork("extract", str(run / place), str(out), "--precision", "fp32")
+    assert (code, said) == (0, f"{out}: {len(adapter(1))} modules as of step 7\n")
+    read = read_adapter(out)
+    assert_same(read.state, adapter(1))
+    assert read.metadata["ss_steps"] == "7"
+    assert read.metadata["ss_seed"] == "3", "told by the file that the run wrote last"
+
+
+def test_extract_takes_the_running_mean_if_told(run: Path, tmp_path: Path, brushwork: Any) -> None:
+    out = tmp_path / "out.safetensors"
+    assert brushwork("extract", str(run), str(out), "--precision", "fp32", "--ema", "--layout", "peft")[0] == 0
+    assert_same(read_adapter(out).state, adapter(2))
+
+
+def test_extract_refuses_what_is_no_state(tmp_path: Path, brushwork: Any) -> None:
+    code, _, err = brushwork("extract", str(tmp_path), str(tmp_path / "out.safetensors"))
+    assert code == 1
+    assert "holds no state of a run" in err
+
+
+def test_an_adapter_converted_there_and_back_is_the_same(run: Path, tmp_path: Path, brushwork: Any) -> None:
+    source = tmp_path / "source.safetensors"
+    write_adapter(source, adapter(0), spec=TINY, dtype=torch.float32)
+    files = [source]
+    for layout in ("peft", "diffusers", "kohya"):
+        files.append(tmp_path / f"{layout}.safetensors")
+        assert brushwork("convert", str(files[-2]), str(files[-1]), "--to", layout)[0] == 0
+        assert read_adapter(files[-1]).layout == layout
+    updates = [
+        {name: each.up @ each.down * (each.alpha / each.rank) for name, each in read_adapter(file).state.items()}
+        for file in files
+    ]
+    for update in updates[1:]:
+        torch.testing.assert_close(update, updates[0], rtol=1e-6, atol=0)
+
+
+def test_a_command_replaces_no_file(run: Path, brushwork: Any) -> None:
+    there = run / "mia-000001.safetensors"
+    before = there.read_bytes()
+    for words in (["convert", str(there), str(there), "--to", "peft"], ["extract", str(run), str(there)]):
+        code, _, err = brushwork(*words)
+        assert code == 1
+        assert "there already" in err
+    assert there.read_bytes() == before
+
+
+def test_a_layout_that_is_none_is_misuse(run: Path, brushwork: Any) -> None:
+    code, _, err = brushwork("convert", str(run), "x.safetensors", "--to", "comfy")
+    assert code == 2
+    assert "kohya" in err
+
+
+@pytest.mark.parametrize("place", ["run", ".", "run/state", "run/state/state.safetensors"])
+def test_inspect_tells_where_a_run_stands(run: Path, place: str, brushwork: Any) -> None:
+    code, out, _ = brushwork("inspect", str(run.parent / place), "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["kind"], found["step"], found["total_steps"], found["finished"]) == ("run", 7, 9, False)
+    assert (found["logged_step"], found["smoothed_loss"]) == (8, 0.5)
+    assert found["changed"] == {"name": "mia", "lora.rank": 2}
+    assert found["adapters"] == ["mia-000001.safetensors"]
+
+
+def test_inspect_tells_what_a_lora_is(run: Path, brushwork: Any) -> None:
+    code, out, _ = brushwork("inspect", str(run / "mia-000001.safetensors"))
+    assert code == 0
+    for line in (r"family +sdxl", r"layout +kohya", r"unet = \d+", r"rank 2, alpha 1 = \d+", r"steps = 5"):
+        assert re.search(line, out), line
+
+
+def test_inspect_names_what_it_cannot_read(tmp_path: Path, brushwork: Any) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 20)
+    for name in ("broken.safetensors", "missing"):
+        code, _, err = brushwork("inspect", str(tmp_path / name))
+        assert code == 1
+        assert name in err
+        assert "fix:" in err
+
+
+def test_cache_verify_names_a_damaged_entry_and_prune_removes_it(tmp_path: Path, brushwork: Any) -> None:
+    store = Store(tmp_path)
+    keys = ["0" * 64, "1" * 64]
+    for key in keys:
+        store.write(key, {"mean": torch.zeros(3)}, about={})
+    where = ("--folder", str(tmp_path))
+    assert brushwork("cache", "verify", *where) == (0, f"{store.folder}: 2 entries, 0 damaged\n", "")
+    file = store.path(keys[1])
+    file.write_bytes(file.read_bytes()[:-1])
+    code, out, _ = brushwork("cache", "verify", *where)
+    assert code == 1
+    assert f"{file}: " in out
+    assert json.loads(brushwork("cache", "prune", *where, "--json")[1])["removed"] == 0
+    assert json.loads(brushwork("cache", "prune", *where, "--days", "0", "--json")[1])["removed"] == 2
+    assert list(store.keys()) == []

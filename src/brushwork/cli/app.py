@@ -11,9 +11,17 @@ from typing import Annotated
 import typer
 
 import brushwork
+from brushwork.cli.cache import cache
+from brushwork.cli.convert import convert
 from brushwork.cli.doctor import doctor
+from brushwork.cli.download import download
 from brushwork.cli.errors import DEBUG_VARIABLE, exit_code
+from brushwork.cli.extract import extract
+from brushwork.cli.generate import generate
+from brushwork.cli.inspect import inspect
 from brushwork.cli.recipes import recipes
+from brushwork.cli.resume import resume
+from brushwork.cli.train import train
 
 app = typer.Typer(
     name="brushwork",
@@ -27,6 +35,14 @@ app = typer.Typer(
     },
 )
 
+app.command()(train)
+app.command()(resume)
+app.command()(generate)
+app.command()(inspect)
+app.command()(extract)
+app.command()(convert)
+app.add_typer(cache, name="cache")
+app.command()(download)
 app.command()(recipes)
 app.command()(doctor)
 

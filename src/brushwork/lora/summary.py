@@ -35,9 +35,8 @@ def summarise(path: Path) -> dict[str, Any]:
         "precision": str(adapter.dtype).removeprefix("torch."),
         "modules": dict(Counter(component_of(name) for name in adapter.state)),
         "parameters": sum(each.down.numel() + each.up.numel() for each in adapter.state.values()),
-        "ranks": _counted(each.rank for each in adapter.state.values()),
-        "alphas": _counted(each.alpha for each in adapter.state.values()),
-        "unused": sorted(_untrained(adapter)),
+        "modules_by_rank_and_alpha": _shapes(adapter),
+        "untrained": sorted(_untrained(adapter)),
         "told": {name: adapter.metadata[key] for key, name in TOLD.items() if adapter.metadata.get(key)},
         "metadata_entries": len(adapter.metadata),
     }
@@ -48,6 +47,7 @@ def _untrained(adapter: AdapterFile) -> list[str]:
     return [name for name, each in adapter.state.items() if not each.up.any() or not each.down.any()]
 
 
-def _counted(values: Any) -> dict[str, int]:
-    """How many modules have each value, the most frequent first."""
-    return {f"{value:g}": count for value, count in Counter(values).most_common()}
+def _shapes(adapter: AdapterFile) -> dict[str, int]:
+    """How many modules have each rank and alpha, the most frequent first."""
+    shapes = Counter(f"rank {each.rank}, alpha {each.alpha:g}" for each in adapter.state.values())
+    return dict(shapes.most_common())

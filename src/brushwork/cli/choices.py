@@ -1,0 +1,19 @@
+"""Words among which an option chooses."""
+
+from enum import StrEnum
+
+
+class Layout(StrEnum):
+    """How an adapter file names and scales its tensors."""
+
+    KOHYA = "kohya"
+    DIFFUSERS = "diffusers"
+    PEFT = "peft"
+
+
+class Precision(StrEnum):
+    """The type of the numbers in a file."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
