@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brushwork.errors import UserError
-from brushwork.generation.pictures import already_drawn, read_record, record_of, save_picture
+from brushwork.generation.pictures import a1111_text, already_drawn, read_record, record_of, save_picture
 from brushwork.generation.prompts import Request
 
 REQUEST = Request("a corgi, 犬 <3", 64, 96, 7, "blurry", 30, 6.5, "euler_ancestral")
@@ -40,6 +40,11 @@ def test_the_png_carries_what_a1111_reads(tmp_path: Path) -> None:
     assert lines[2].startswith(
         "Steps: 30, Sampler: Euler a, CFG scale: 6.5, Seed: 7, Size: 64x96, Model: sdxl, Version:"
     )
+
+
+def test_a1111_is_told_the_whole_name_of_a_base_from_the_hub() -> None:
+    record = record_of(REQUEST, {"base": "stabilityai/stable-diffusion-xl-base-1.0"})
+    assert "Model: stable-diffusion-xl-base-1.0," in a1111_text(record)
 
 
 def test_a_picture_of_the_same_parameters_is_kept(tmp_path: Path) -> None:

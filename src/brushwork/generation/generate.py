@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from brushwork.atomic import written_beside
+from brushwork.atomic import PARTIAL_SUFFIX, written_beside
 from brushwork.config.load import resolve
 from brushwork.config.schema import ModelConfig, Settings
 from brushwork.data.layout import CONTACT_SHEET
@@ -37,7 +37,9 @@ from brushwork.runtime import pick_device, pick_dtype
 LORA = str | Path | tuple[str | Path, float] | Wanted
 PROMPTS_AT_ONCE = 16
 LARGE_PICTURE = 1536 * 1536
-"""Pixels above which the VAE works in tiles: its memory grows with the area, to 20 GB at 2048 x 2048 in fp32."""
+"""Pixels above which the VAE works in tiles. One feature map of 2048 x 2048 is 4 GiB in fp32 (256 channels)."""
+
+SMALL_TILE, LARGE_TILE = 512, 1024
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,10 @@ def generate(
         timesteps_for(name, schedule=schedule, num_steps=num_steps)  # refuses what the sampler cannot do, now
 
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(
+            f"--out {folder} is a file; the pictures go into a folder.", fix=f"--out {folder.stem}-pictures"
+        )
     extra = _extra(opened, settings.model, adapters, dtype)
     jobs = [Job(request, folder / f"{index:05d}.png", extra) for index, request in enumerate(requests)]
     todo = [job for job in jobs if not already_drawn(job.path, record_of(job.request, extra))]
@@ -143,6 +149,7 @@ def generate(
 
     applied: tuple[Applied, ...] = ()
     if todo:
+        _make_ready(folder)
         pipeline, applied = _load(
             opened, settings.model, adapters, _texts(todo), dtype, device, fuse=fuse, low_memory=low_memory
         )
@@ -176,7 +183,7 @@ def _prompt_lines(prompt: str | Sequence[str] | None, prompts: str | Path | None
     texts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not texts:
         raise UserError("there are no prompts.", fix='--prompt "a photo of a corgi"')
-    return [PromptLine(text.strip(), {}) for text in texts]
+    return [PromptLine(" ".join(text.split()), {}) for text in texts]  # a caption is one line
 
 
 def _size(size: str | int | tuple[int, int] | None, base: Base) -> tuple[int, int]:
@@ -250,7 +257,8 @@ def _load(
     vae.set_slicing(True)
 
     def decode(latents: Tensor) -> Tensor:
-        vae.set_tiling(low_memory or latents[0, 0].numel() * vae.patch**2 > LARGE_PICTURE)
+        is_large = latents[0, 0].numel() * vae.patch**2 > LARGE_PICTURE
+        vae.set_tiling(low_memory or is_large, side=SMALL_TILE if low_memory else LARGE_TILE)
         return vae.decode(latents)
 
     pipeline = Pipeline(
@@ -310,10 +318,20 @@ def _draw(pipeline: Pipeline, todo: Sequence[Job], batch_size: int, console: Con
             bar.update(task, saved=number)
 
 
+def _make_ready(folder: Path) -> None:
+    """See that pictures can be written, before an hour is spent on them; remove what a kill left half written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: no folder can be made there ({error.strerror}).") from error
+    for partial in folder.glob(f"[0-9][0-9][0-9][0-9][0-9].*{PARTIAL_SUFFIX}"):
+        partial.unlink(missing_ok=True)
+
+
 def _write_sheet(path: Path, jobs: Sequence[Job]) -> None:
     """Lay all pictures on one sheet, those of an earlier run too."""
     largest = max(max(job.request.width, job.request.height) for job in jobs)
-    labels = [f"{job.path.stem}   seed {job.request.seed}\n{job.request.prompt}" for job in jobs]
+    labels = [f"{job.path.stem}, seed {job.request.seed}\n{job.request.prompt}" for job in jobs]
     cell = max(160, min(largest, cell_size(len(jobs)))) if len(jobs) <= 100 else cell_size(len(jobs))
     sheet = contact_sheet(_opened(job.path for job in jobs), labels=labels, cell=cell)
     with written_beside(path) as partial:

@@ -24,7 +24,7 @@ def contact_sheet(
     cell = cell or cell_size(len(labels))
     columns = columns or max(1, min(len(labels), math.ceil(math.sqrt(len(labels)))))
     rows = max(1, math.ceil(len(labels) / columns))
-    font = ImageFont.load_default(size=max(11, cell // 20))
+    font = ImageFont.load_default(size=max(12, cell // 20))
     line_height = math.ceil(1.35 * font.size) if isinstance(font, ImageFont.FreeTypeFont) else 12
     num_lines = 4 if cell >= 160 else 2
     step_x, step_y = cell + MARGIN, cell + num_lines * line_height + MARGIN
@@ -35,7 +35,7 @@ def contact_sheet(
         x, y = MARGIN + number % columns * step_x, MARGIN + number // columns * step_y
         small = image.convert("RGB")
         small.thumbnail((cell, cell), Image.Resampling.LANCZOS)
-        sheet.paste(small, (x + (cell - small.width) // 2, y + cell - small.height))
+        sheet.paste(small, (x, y + cell - small.height))
         for line_number, line in enumerate(wrap(label, width=cell, font=font, num_lines=num_lines)):
             pen.text((x, y + cell + 3 + line_number * line_height), line, fill=INK, font=font)
     return sheet

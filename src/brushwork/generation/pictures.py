@@ -95,7 +95,8 @@ def a1111_text(record: Mapping[str, Any]) -> str:
         "Size": f"{record['width']}x{record['height']}",
     }
     if "base" in record:
-        values["Model"] = Path(str(record["base"])).stem
+        # Not `stem`: a hub id may end in "1.0".
+        values["Model"] = Path(str(record["base"])).name.removesuffix(".safetensors").removesuffix(".ckpt")
     values["Version"] = f"brushwork {record['brushwork']}"
     lines.append(", ".join(f"{name}: {_quoted(str(value))}" for name, value in values.items()))
     return "\n".join(lines)
@@ -110,7 +111,7 @@ def _difference(path: Path, record: Mapping[str, Any]) -> str | None:
     """In what the record at `path` differs, in words; another version of Brushwork is no difference."""
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return f"{path.name} is missing"
     except ValueError:
         return f"{path.name} is not JSON"

@@ -56,9 +56,15 @@ class VAE:
         """One picture after another, to save memory."""
         self.module.use_slicing = enabled
 
-    def set_tiling(self, enabled: bool) -> None:
-        """Large pictures in overlapping tiles, to save memory. Seams are blended: the numbers differ a little."""
+    def set_tiling(self, enabled: bool, *, side: int = 512) -> None:
+        """Pictures wider or higher than `side` go in overlapping tiles of that size, to save memory.
+
+        The seams are blended and each tile is normalised by itself, so the numbers differ a little.
+        """
         self.module.use_tiling = enabled
+        # Not from the config, which in many published VAEs says nothing (and then means 32).
+        self.module.tile_sample_min_size = side
+        self.module.tile_latent_min_size = side // self.patch
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
