@@ -11,6 +11,7 @@ from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
 from brushwork.lora.inject import inject
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
+from brushwork.models.text import empty_text_encoder
 from brushwork.models.unet import UNet
 from brushwork.runtime import PRECISIONS
 from brushwork.training.batches import Budget
@@ -67,9 +68,10 @@ def count_what_learns(preparation: Preparation) -> dict[str, tuple[int, int]]:
     settings = preparation.settings
     components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
     if settings.lora.text_encoder:
-        components |= preparation.base.load_text(
-            dtype=torch.float32, device="meta", clip_skip=settings.model.clip_skip
-        ).modules
+        components |= {
+            name: empty_text_encoder(part.config, with_projection=name == "text_encoder_2")
+            for name, part in preparation.base.text_parts.items()
+        }
     adapter = inject(
         components,
         targets=settings.lora.targets,
@@ -188,5 +190,7 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
         ("state", f"{gib(space.state)}, to go on from"),
     ]
     if num_sample_prompts:
-        lines.append(("pictures", f"{num_sample_prompts} prompts, first with the base, then as set in [sample]"))
+        lines.append(
+            ("pictures", f"{num_sample_prompts} prompts, first with the base, then as the section sample says")
+        )
     return lines

@@ -14,7 +14,7 @@ from PIL import Image
 
 from brushwork.atomic import written_beside
 from brushwork.config.schema import SampleConfig, Settings
-from brushwork.generation.grid import contact_sheet
+from brushwork.generation.grid import cell_size, contact_sheet
 from brushwork.generation.pictures import save_picture
 from brushwork.generation.pipeline import Pipeline
 from brushwork.generation.prompts import Request, read_prompts
@@ -113,6 +113,7 @@ class Drawer:
             (Image.open(self._path(name, number)) for name, number in cells),
             labels=[f"{name}: {self.requests[number].prompt}" for name, number in cells],
             columns=len(self.requests),
+            cell=min(cell_size(len(cells)), max(max(each.width, each.height) for each in self.requests)),
         )
         with written_beside(self.folder / "sheet.png") as partial:
             sheet.save(partial, format="PNG")

@@ -1,5 +1,6 @@
 """One process's part of a run: load what computes, put it where the run stands, and let the loop go on."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -107,12 +108,13 @@ def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline,
     cached_text = CachedText(preparation, store) if preparation.caches_text else None
     held_out = _feed(preparation.held_out, preparation, store, cached_text)
     rows = _rows_until(folder, position.step)
+    started_at = time.time()
     saver = Saver(
         folder=folder,
         trained=trained,
         spec=preparation.base.spec,
         settings=settings.save,
-        metadata=lambda position: file_metadata(preparation, position),
+        metadata=lambda position: file_metadata(preparation, position, started_at=started_at),
     )
     saver.remove_surplus()
     if drawer.requests:

@@ -1,0 +1,93 @@
+"""What an adapter file tells of its making, gathered from the plan of the run."""
+
+import time
+from collections import defaultdict
+from pathlib import PurePosixPath
+from typing import Literal, cast
+
+import torch
+
+from brushwork.lora.metadata import Folder, TrainingFacts, training_metadata
+from brushwork.runtime import derive_seed
+from brushwork.training.checkpoint import Position
+from brushwork.training.prepare import Picture, Preparation
+
+PRECISION_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+def file_metadata(preparation: Preparation, position: Position, *, started_at: float) -> dict[str, str]:
+    """`ss_*` and `modelspec.*` of the file that is written at `position`.
+
+    Args:
+        started_at: when this process began with the run, in seconds since 1970. Times are all that differs between
+            the files of a run and those of its repetition.
+    """
+    settings, base, budget = preparation.settings, preparation.base, preparation.budget
+    lora, optimizer = settings.lora, settings.optimizer
+    text_rate = optimizer.text_encoder_learning_rate or optimizer.learning_rate
+    facts = TrainingFacts(
+        name=settings.name,
+        family=base.family,
+        resolution=(preparation.resolution, preparation.resolution),
+        rank=lora.rank,
+        alpha=float(lora.rank) if lora.alpha is None else lora.alpha,
+        dropout=lora.dropout,
+        network_args=_convolution_arguments(preparation),
+        learning_rate=optimizer.learning_rate,
+        unet_learning_rate=optimizer.learning_rate,
+        text_encoder_learning_rate=text_rate if lora.text_encoder else None,
+        started_at=started_at,
+        finished_at=time.time(),
+        steps=position.step,
+        epoch=budget.epoch_of(max(0, position.step - 1)) + 1,
+        num_train_images=budget.pictures_per_epoch,
+        num_validation_images=len(preparation.held_out),
+        num_batches_per_epoch=budget.batches_per_epoch,
+        num_epochs=-(-budget.total_steps // budget.steps_per_epoch),
+        max_steps=budget.total_steps,
+        base=base.source,
+        vae=settings.model.vae,
+        folders=_folders(preparation),
+        prediction=base.prediction,
+        zero_terminal_snr=base.zero_terminal_snr,
+        batch_size=settings.train.batch_size,
+        accumulation=settings.train.accumulation,
+        checkpointing=settings.train.checkpointing,
+        schedule=settings.schedule.name,
+        warmup_steps=settings.schedule.warmup_steps,
+        optimizer=optimizer.name,
+        max_grad_norm=optimizer.max_grad_norm,
+        precision=cast(Literal["bf16", "fp16", "fp32"], PRECISION_NAMES[preparation.dtype]),
+        clip_skip=settings.model.clip_skip if base.family == "sd15" else None,
+        max_tokens=settings.model.max_tokens,
+        cache_text=preparation.caches_text,
+        seed=settings.train.seed,
+        session_id=derive_seed(settings.train.seed, "session") % 2**32,
+        noise_offset=settings.loss.noise_offset,
+        min_snr_gamma=settings.loss.min_snr_gamma,
+        trigger=settings.trigger,
+    )
+    return training_metadata(facts)
+
+
+def _convolution_arguments(preparation: Preparation) -> dict[str, str]:
+    """Rank and alpha of the 3x3 convolutions under kohya's names, where they were set apart."""
+    lora = preparation.settings.lora
+    arguments = {"conv_dim": lora.conv_rank, "conv_alpha": lora.conv_alpha}
+    return {name: f"{value:g}" for name, value in arguments.items() if value is not None}
+
+
+def _folders(preparation: Preparation) -> tuple[Folder, ...]:
+    """The folders that the pictures came from, the data's own first."""
+    by_folder: dict[str, list[Picture]] = defaultdict(list)
+    for picture in preparation.pictures:
+        by_folder[str(PurePosixPath(picture.sample.name).parent)].append(picture)
+    return tuple(
+        Folder(
+            name=preparation.data.resolve().name if name == "." else PurePosixPath(name).name,
+            num_images=len(pictures),
+            repeats=pictures[0].sample.repeats,
+            captions=tuple(picture.caption for picture in pictures),
+        )
+        for name, pictures in sorted(by_folder.items())
+    )

@@ -1,0 +1,298 @@
+"""`brushwork.train` on eight drawn pictures and the bundled model: what comes out, and what is refused."""
+
+import json
+import os
+import signal
+import threading
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import brushwork.training.loop as loop_module
+from brushwork.errors import UserError
+from brushwork.film.frames import draw_folder
+from brushwork.lora.files import read_adapter
+from brushwork.training.checkpoint import read_state
+from brushwork.training.run import RunResult, resume, train
+
+QUICK = {
+    "train.device": "cpu",
+    "train.batch_size": "2",
+    "train.max_steps": "4",
+    "train.precision": "fp32",
+    "data.resolution": "64",
+    "lora.rank": "2",
+    "optimizer.learning_rate": "1e-3",
+}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("film") / "pictures"
+    draw_folder(folder, count=8, size=96, seed=5)
+    return folder
+
+
+def run(data: Path, out: Path, *, accept_changes: bool = False, **changes: str) -> RunResult:
+    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
+    return train(
+        data,
+        out=out,
+        overrides=[f"{key}={value}" for key, value in values.items()],
+        accept_changes=accept_changes,
+        console=Console(file=StringIO(), width=200),
+    )
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path)
+
+
+def rows(result: RunResult) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    left, right = tensors(one), tensors(other)
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_a_folder_of_pictures_becomes_a_lora_with_every_module_changed(pictures: Path, tmp_path: Path) -> None:
+    result = run(pictures, tmp_path / "run", lora__targets="kohya")
+
+    assert result.finished
+    assert result.adapter == tmp_path / "run" / "lora.safetensors"
+    adapter = read_adapter(result.adapter)
+    assert len(adapter.state) > 0
+    untouched = [name for name, weights in adapter.state.items() if not weights.up.any()]
+    assert untouched == []
+    assert [row["step"] for row in rows(result)] == [1, 2, 3, 4]
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 0
+
+
+def test_the_base_and_the_pictures_are_left_as_they_were(pictures: Path, tmp_path: Path) -> None:
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(pictures.rglob("*"))}
+
+    run(pictures, tmp_path / "run")
+
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(pictures.rglob("*"))} == before
+
+
+def test_the_loss_falls_on_the_pictures(pictures: Path, tmp_path: Path) -> None:
+    changes = {"lora__targets": "kohya", "lora__rank": "8", "optimizer__learning_rate": "1e-3"}
+    measure = {"validation__data": f"'{pictures}'", "validation__timesteps": "1"}
+    result = run(pictures, tmp_path / "run", train__max_steps="20", save__every_epochs="off", **changes, **measure)
+
+    measured = [row["held_out_loss"] for row in rows(result) if "held_out_loss" in row]
+    assert len(measured) == 5
+    assert measured[-1] < 0.95 * measured[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_the_same_command_goes_on(
+    pictures: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    def stop() -> None:
+        metrics = tmp_path / "stopped" / "metrics.jsonl"
+        while not metrics.exists() or not metrics.read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    whole = run(pictures, tmp_path / "whole", train__max_steps="30")
+    threading.Thread(target=stop).start()
+    stopped = run(pictures, tmp_path / "stopped", train__max_steps="30")
+
+    assert not stopped.finished
+    assert 0 < stopped.step < 30
+    assert not (tmp_path / "stopped" / "lora.safetensors").exists()
+
+    again = run(pictures, tmp_path / "stopped", train__max_steps="30")
+    assert again.finished
+    assert whole.adapter is not None
+    assert again.adapter is not None
+    assert_same_files(whole.adapter, again.adapter)
+
+
+def test_resume_finds_the_newest_run_and_a_finished_one_is_left_alone(pictures: Path, tmp_path: Path) -> None:
+    result = run(pictures, tmp_path / "runs" / "a")
+    before = (tmp_path / "runs" / "a" / "lora.safetensors").stat().st_mtime_ns
+
+    again = resume(tmp_path / "runs", console=Console(file=StringIO()))
+
+    assert again.folder == result.folder
+    assert (again.finished, again.step) == (True, 4)
+    assert (tmp_path / "runs" / "a" / "lora.safetensors").stat().st_mtime_ns == before
+
+
+def test_changed_settings_are_refused_with_the_difference_unless_accepted(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "run")
+
+    with pytest.raises(UserError, match=r"began with other settings:\n +optimizer\.learning_rate: 0\.001 -> 0\.002"):
+        run(pictures, tmp_path / "run", optimizer__learning_rate="2e-3")
+
+    result = run(pictures, tmp_path / "run", train__max_steps="6", accept_changes=True)
+    assert (result.finished, result.step) == (True, 6)
+
+
+def test_a_changed_picture_or_caption_is_refused_unless_accepted(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "data", count=4, size=64, seed=1)
+    run(tmp_path / "data", tmp_path / "run")
+    caption = next((tmp_path / "data").glob("*.txt"))
+    caption.write_text("something else")
+
+    with pytest.raises(UserError, match=r"the pictures or captions in .*data changed since"):
+        run(tmp_path / "data", tmp_path / "run", train__max_steps="4")
+
+
+def test_a_folder_with_other_files_is_not_written_into(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.doc").touch()
+
+    with pytest.raises(UserError, match=r"is not a run of Brushwork and is not empty: it holds chapter1\.doc"):
+        run(pictures, tmp_path / "thesis")
+
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.doc"]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_files(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop_module.loss_per_picture
+    calls = 0
+
+    def spoiled(*arguments: object, **keywords: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        losses = real(*arguments, **keywords)  # type: ignore[arg-type]
+        return losses * float("nan") if calls == 3 else losses
+
+    monkeypatch.setattr(loop_module, "loss_per_picture", spoiled)
+
+    with pytest.raises(UserError, match=r"the loss of step 3 is not finite.*\.png") as caught:
+        run(pictures, tmp_path / "run", save__every_steps="1")
+
+    assert "learning_rate" in (caught.value.fix or "")
+    state = read_state(tmp_path / "run" / "state" / "state.safetensors")
+    assert state.position.step == 2
+    assert all(tensor.isfinite().all() for tensor in state.parameters.values())
+
+
+def test_an_overflow_under_loss_scaling_skips_the_update_and_is_counted(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brushwork.training import session
+    from brushwork.training.loss_scale import LossScale
+
+    monkeypatch.setattr(session, "initial_scale", lambda fp16: LossScale(scale=2.0**131))  # overflows in fp32 as well
+
+    result = run(pictures, tmp_path / "run", train__max_steps="6", save__every_steps="1")
+
+    skipped = rows(result)[-1]["skipped_updates"]
+    assert 1 <= skipped < 6
+    state = read_state(tmp_path / "run" / "state" / "state.safetensors")
+    assert state.position.loss_scale.scale == 2.0 ** (131 - skipped)
+    steps = {int(step) for step in state.moments.get("step", {}).values()}
+    assert steps == {6 - skipped}
+
+
+def test_a_failing_sample_does_not_end_the_run(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brushwork.generation.pipeline import Pipeline
+
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Pipeline, "latents", fail)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\n")
+
+    result = run(pictures, tmp_path / "run", sample__prompts=f"'{prompts}'")
+
+    assert result.finished
+    assert "out of memory" in (tmp_path / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora__text_encoder": "true", "lora__targets": "kohya", "optimizer__text_encoder_learning_rate": "5e-4"},
+        {"lora__targets": "kohya_conv", "lora__conv_rank": "1", "lora__dropout": "0.2"},
+        {"cache__text": "off", "loss__min_snr_gamma": "5.0", "loss__noise_offset": "0.05"},
+        {"model__prediction": "v", "model__zero_terminal_snr": "on", "schedule__name": "cosine_with_restarts"},
+    ],
+    ids=["text encoders", "convolutions", "text on the fly", "v and zero-terminal"],
+)
+def test_every_way_of_training_moves_every_module(
+    pictures: Path, tmp_path: Path, precision: str, changes: dict[str, str]
+) -> None:
+    result = run(pictures, tmp_path / "run", train__precision=precision, train__accumulation="2", **changes)
+
+    assert result.adapter is not None
+    adapter = read_adapter(result.adapter)
+    unchanged = {name for name, weights in adapter.state.items() if not weights.up.any()}
+    # SDXL reads the penultimate states of its first text encoder, so nothing reaches the last of its layers (2 here).
+    # Other trainers write these modules too, and so do we.
+    assert all(name.startswith("text_encoder.text_model.encoder.layers.2.") for name in unchanged)
+    components = {name.split(".")[0] for name in adapter.state}
+    expected = {"unet", "text_encoder", "text_encoder_2"} if "lora__text_encoder" in changes else {"unet"}
+    assert components == expected
+
+
+def test_text_from_the_cache_and_text_on_the_fly_train_alike(pictures: Path, tmp_path: Path) -> None:
+    cached = run(pictures, tmp_path / "cached", cache__text="on")
+    live = run(pictures, tmp_path / "live", cache__text="off")
+
+    # The last bits of a caption's states depend on its batch, and AdamW's first steps make much of last bits: so the
+    # losses are compared, not the weights.
+    assert [row["loss"] for row in rows(cached)] == pytest.approx([row["loss"] for row in rows(live)], rel=1e-5)
+
+
+def test_checkpointing_changes_no_number(pictures: Path, tmp_path: Path) -> None:
+    with_it = run(pictures, tmp_path / "with", train__checkpointing="true", lora__dropout="0.3")
+    without = run(pictures, tmp_path / "without", train__checkpointing="false", lora__dropout="0.3")
+
+    assert with_it.adapter is not None
+    assert without.adapter is not None
+    assert_same_files(with_it.adapter, without.adapter)
+
+
+def test_accumulation_gives_the_gradient_of_the_larger_batch(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches of two and one of four see other noise, so the noise is tied to the picture for this test."""
+    from brushwork.training.step import Draws
+
+    def by_position(shape: torch.Size, objective: object, *, seed: int, step: int, microbatch: int) -> Draws:
+        first = microbatch * 2
+        each = [torch.Generator().manual_seed(100 * step + first + row) for row in range(shape[0])]
+        return Draws(
+            timesteps=torch.tensor([100 + 200 * (first + row) for row in range(shape[0])]),
+            latent_noise=torch.cat([torch.randn((1, *shape[1:]), generator=source) for source in each]),
+            noise=torch.cat([torch.randn((1, *shape[1:]), generator=source) for source in each]),
+        )
+
+    monkeypatch.setattr(loop_module, "draw", by_position)
+    from brushwork.training.batches import Budget
+
+    def in_order(self: Budget, step: int) -> tuple[tuple[int, ...], ...]:
+        first = 4 * step % 8
+        rows = tuple(range(first, first + 4))
+        return (rows[:2], rows[2:]) if self.accumulation == 2 else (rows,)
+
+    monkeypatch.setattr(Budget, "microbatches", in_order)
+    two = run(pictures, tmp_path / "two", train__batch_size="2", train__accumulation="2", train__max_steps="2")
+    one = run(pictures, tmp_path / "one", train__batch_size="4", train__accumulation="1", train__max_steps="2")
+
+    left, right = (
+        read_state(result.folder / "state" / "state.safetensors").moments["exp_avg"] for result in (two, one)
+    )
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, right[name], rtol=1e-3, atol=1e-7)
