@@ -151,7 +151,7 @@ def written_files() -> list[Path]:
 FOREIGN = re.compile(
     r"""
       (?<![\w.~:/-])/(?:home|root|Users|mnt|work|tmp|workspace)/[\w.]  # a folder of somebody's own machine
-    | \b(?:10\.\d|127\.0|192\.168|172\.16)(?:\.\d{1,3}){2}\b(?!\.)   # an address inside somebody's network
+    | \b(?:10\.\d|192\.168|172\.16)(?:\.\d{1,3}){2}\b(?!\.)         # an address inside somebody's network
     | --(?:extra-)?index-url                                        # where somebody gets packages from
     | ^(?:<{7}|={7}|>{7})(?:\s|$)                                   # a merge left half done
     """,

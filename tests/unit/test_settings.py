@@ -220,6 +220,25 @@ def test_differences_name_key_old_and_new() -> None:
     assert differences(old, old) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("lora.rank", "a whole number from 1 to 1024"),
+        ("lora.dropout", "a number of 0 or more and below 1"),
+        ("lora.targets", "a text or a list of texts"),
+        ("data.resolution", "a whole number from 64 to 4096, a multiple of 8, or off"),
+        ("data.max_pixels", "a whole number from 1 to 178956970"),
+        ("train.epochs", "a whole number of 1 or more, or off"),
+        ("train.ema_decay", "a number above 0 and below 1, or off"),
+        ("model.max_tokens", "one of 75, 150, 225"),
+        ("lora.text_encoder", "true or false"),
+        ("optimizer.betas", "a list of 2 numbers"),
+    ],
+)
+def test_what_is_expected_is_said_in_words(key: str, words: str) -> None:
+    assert expected(fields()[key]) == words
+
+
 def test_every_setting_can_be_described() -> None:
     for field in fields().values():
         assert expected(field)

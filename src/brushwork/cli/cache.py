@@ -23,7 +23,7 @@ def start(context: typer.Context) -> None:
 
 @cache.command()
 def build(
-    data: Annotated[Path, typer.Argument(help="Folder of pictures with captions beside them.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of pictures with captions beside them.")],
     base: Annotated[
         str | None, typer.Option(help="bundled, a diffusers folder, a .safetensors file, or a hub id.")
     ] = None,

@@ -12,8 +12,8 @@ from brushwork.cli.overrides import AsJson
 
 
 def convert(
-    lora: Annotated[Path, typer.Argument(help="A LoRA file of any layout.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    lora: Annotated[Path, typer.Argument(metavar="LORA", help="A LoRA file of any layout.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
     to: Annotated[Layout, typer.Option("--to", help="kohya is read by ComfyUI, A1111 and diffusers.")],
     precision: Annotated[Precision | None, typer.Option(help="Type of the numbers; by default the file's.")] = None,
     as_json: AsJson = False,

@@ -12,8 +12,8 @@ from brushwork.cli.overrides import AsJson
 
 
 def extract(
-    state: Annotated[Path, typer.Argument(help="A run folder, or its state/state.safetensors.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    state: Annotated[Path, typer.Argument(metavar="STATE", help="A run folder, or its state/state.safetensors.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
     layout: Annotated[Layout, typer.Option(help="kohya is read by ComfyUI, A1111 and diffusers.")] = Layout.KOHYA,
     precision: Annotated[Precision, typer.Option(help="Type of the numbers.")] = Precision.FP16,
     ema: Annotated[

@@ -28,23 +28,30 @@ def inspect(
 
 
 def _described(what: str, *, offline: bool) -> dict[str, Any]:
-    from brushwork.lora import summary
-    from brushwork.lora.files import FILE_NAME
-    from brushwork.models.weights import open_base
-    from brushwork.training import standing
+    """Find out which of the three it is. Each is imported alone: a run is told without loading torch."""
     from brushwork.training.run_folder import is_run, newest_run
 
     path = Path(what)
     if path.name in ("state", "state.safetensors"):
         path = next((run for run in path.resolve().parents[:2] if is_run(run)), path)
-    if path.is_dir():
-        if (path / FILE_NAME).is_file():
-            return summary.summarise(path)
-        if is_run(path) or not (path / "unet").is_dir():
-            return standing.summarise(newest_run(path))
-    elif path.is_file() and _holds_adapter(path):
+    if _is_adapter(path):
+        from brushwork.lora import summary
+
         return summary.summarise(path)
+    if path.is_dir() and not (path / "unet").is_dir():
+        from brushwork.training import standing
+
+        return standing.summarise(newest_run(path))
+    from brushwork.models.weights import open_base
+
     return {"kind": "base", **open_base(what, offline=offline).describe()}
+
+
+def _is_adapter(path: Path) -> bool:
+    """Whether it is a LoRA or one of its kin, which the reader then names: a file, or a folder of diffusers."""
+    if path.is_dir():
+        return (path / "pytorch_lora_weights.safetensors").is_file()
+    return path.is_file() and _holds_adapter(path)
 
 
 def _holds_adapter(path: Path) -> bool:

@@ -18,7 +18,7 @@ AcceptChanges = Annotated[
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder of pictures with captions beside them.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of pictures with captions beside them.")],
     out: Annotated[
         Path | None, typer.Option(help="Run folder, by default runs/NAME. Name an old one to go on with it.")
     ] = None,

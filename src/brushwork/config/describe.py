@@ -103,16 +103,22 @@ def _unfolded(rules: tuple[Any, ...]) -> Iterator[Any]:
 def _bounds(rules: list[Any]) -> str:
     low = next((rule for rule in rules if isinstance(rule, (annotated_types.Ge, annotated_types.Gt))), None)
     high = next((rule for rule in rules if isinstance(rule, (annotated_types.Le, annotated_types.Lt))), None)
-    below = (
-        "" if high is None else f"to {high.le:g}" if isinstance(high, annotated_types.Le) else f"below {high.lt:g}"
-    )
-    if low is None:
-        return f" {below}" if below else ""
-    if isinstance(low, annotated_types.Gt):
-        return f" above {low.gt:g}" + (f" and {below}" if below else "")
-    if not below:
-        return f" of {low.ge:g} or more"
-    return f" from {low.ge:g} {'to ' if below.startswith('below') else ''}{below}"
+    if isinstance(low, annotated_types.Ge) and isinstance(high, annotated_types.Le):
+        return f" from {_number(low.ge)} to {_number(high.le)}"
+    words = []
+    if low is not None:
+        words.append(
+            f"of {_number(low.ge)} or more" if isinstance(low, annotated_types.Ge) else f"above {_number(low.gt)}"
+        )
+    if high is not None:
+        words.append(
+            f"up to {_number(high.le)}" if isinstance(high, annotated_types.Le) else f"below {_number(high.lt)}"
+        )
+    return f" {' and '.join(words)}" if words else ""
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _shape(rules: list[Any]) -> str:
