@@ -165,7 +165,8 @@ def tag_frequency(folders: Iterable[Folder]) -> dict[str, dict[str, int]]:
         for folder in folders
     }
     room = MAX_VALUE // max(len(counts), 1)
-    return {name: _most_frequent(count, room) for name, count in counts.items()}
+    shortened = {name: _most_frequent(count, room - len(json.dumps({name: {}}))) for name, count in counts.items()}
+    return _within(shortened, MAX_VALUE)
 
 
 def last_part(name: str) -> str:
