@@ -32,7 +32,7 @@ def test_whatever_the_caption_tells_changes_the_picture() -> None:
         {"camera": "half body"},
         {"prop": "balloon"},
     ):
-        changed = replace(CALM, **change)  # type: ignore[arg-type]
+        changed = replace(CALM, **change)
         assert changed.caption() != CALM.caption()
         assert ImageChops.difference(draw_scene(changed, 96), calm).getbbox() is not None, change
 

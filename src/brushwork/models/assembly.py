@@ -26,8 +26,8 @@ def assemble(
         what: the part and where it comes from, for messages: "vae of model.safetensors".
     """
     expected = module.state_dict()
-    _refuse("are missing", what, (name for name in expected if name not in tensors))
-    _refuse("are not known to this network", what, (name for name in tensors if name not in expected))
+    _refuse("are missing", what, expected.keys() - set(tensors))
+    _refuse("are not known to this network", what, set(tensors) - expected.keys())
     weights = {}
     for name, placeholder in expected.items():
         tensor = tensors[name]

@@ -85,7 +85,7 @@ AUTOENCODER: Config = {
     "act_fn": "silu",
     "norm_num_groups": 8,
     "sample_size": 128,
-    "scaling_factor": 1.0,
+    "scaling_factor": 2.2,
 }
 MODEL_INDEX: Config = {
     "_class_name": "StableDiffusionXLPipeline",
