@@ -6,6 +6,7 @@ Nothing heavy is imported here or at the top of a command's file, so that `brush
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ import typer
 import brushwork
 from brushwork.cli.cache import cache
 from brushwork.cli.convert import convert
+from brushwork.cli.demo import demo
 from brushwork.cli.doctor import doctor
 from brushwork.cli.download import download
 from brushwork.cli.errors import DEBUG_VARIABLE, exit_code
@@ -35,6 +37,7 @@ app = typer.Typer(
     },
 )
 
+app.command()(demo)
 app.command()(train)
 app.command()(resume)
 app.command()(generate)
@@ -72,4 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get(DEBUG_VARIABLE))
     words = [word for word in words if word != "--debug"]
-    sys.exit(exit_code(lambda: app(words, prog_name="brushwork", standalone_mode=False), debug=debug))
+    named = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
+    usage = f"brushwork {words[0]} --help" if words and words[0] in named else "brushwork --help"
+    run = partial(app, words, prog_name="brushwork", standalone_mode=False)
+    sys.exit(exit_code(run, debug=debug, usage=usage))

@@ -18,8 +18,12 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 DEBUG_VARIABLE = "BRUSHWORK_DEBUG"
 
 
-def exit_code(command: Callable[[], Any], *, debug: bool) -> int:
-    """Run a command to its end, say on stderr what went wrong, and give the code to exit with."""
+def exit_code(command: Callable[[], Any], *, debug: bool, usage: str = "brushwork --help") -> int:
+    """Run a command to its end, say on stderr what went wrong, and give the code to exit with.
+
+    Args:
+        usage: what to type after a misuse, where the error does not know its command.
+    """
     try:
         code = command()
         return code if isinstance(code, int) else 0
@@ -37,7 +41,7 @@ def exit_code(command: Callable[[], Any], *, debug: bool) -> int:
         return FAILED
     except Exception as error:
         if _is_misuse(error):
-            show_error(error.format_message(), fix=_usage(error))  # type: ignore[attr-defined]
+            show_error(error.format_message(), fix=_usage(error) or usage)  # type: ignore[attr-defined]
             return MISUSED
         _show_unexpected(error, debug=debug)
         return FAILED
@@ -62,9 +66,9 @@ def _is_misuse(error: Exception) -> bool:
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def _usage(error: Exception) -> str:
+def _usage(error: Exception) -> str | None:
     context = getattr(error, "ctx", None)
-    return f"{context.command_path if context is not None else 'brushwork'} --help"
+    return None if context is None else f"{context.command_path} --help"
 
 
 def _show_unexpected(error: Exception, *, debug: bool) -> None:

@@ -85,7 +85,7 @@ def logged(console: Console, log_file: Path) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(console: Console, description: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-    """A bar with the time left; where there is no terminal, about twenty lines instead."""
+    """A bar with the time left; where there is no terminal, about ten lines instead."""
     if not console.is_terminal:
         yield _lines(console, description)
         return
@@ -109,7 +109,7 @@ def progress_bar(console: Console, description: str, total: int, *, done: int = 
 
 def _lines(console: Console, description: str) -> Advance:
     def advance(done: int, total: int, note: str = "") -> None:
-        if done == total or done % max(1, total // 20) == 0:
+        if done == total or done % max(1, total // 10) == 0:
             console.print(f"{description} {done}/{total} {note}".rstrip(), highlight=False)
 
     return advance
