@@ -62,7 +62,7 @@ class Tokenizer:
 
     def words(self, prompt: str) -> list[int]:
         """The numbers of all tokens of a prompt, without start and end."""
-        ids = self._clip(prompt, add_special_tokens=False, truncation=False, padding=False, verbose=False).input_ids
+        ids = self._clip(prompt, add_special_tokens=False, truncation=False, padding=False).input_ids
         return list(ids)
 
     def chunks(self, prompt: str, num_chunks: int) -> Tensor:
