@@ -80,6 +80,12 @@ def test_a_mistyped_option_exits_with_2(brushwork: Any) -> None:
     assert "fix: brushwork recipes --help" in err
 
 
+def test_an_option_without_its_value_leads_to_the_help_of_the_command(brushwork: Any) -> None:
+    code, _, err = brushwork("train", "photos", "--recipe")
+    assert code == 2
+    assert "fix: brushwork train --help" in err
+
+
 def test_underscores_are_taken_for_dashes(brushwork: Any, tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     assert brushwork("train", missing, "--accept_changes") == brushwork("train", missing, "--accept-changes")
