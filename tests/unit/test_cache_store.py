@@ -109,6 +109,13 @@ def test_a_file_cut_short_or_of_another_version_is_found(store: Store, damage: C
         store.read(KEY)
 
 
+def test_a_whole_entry_of_another_version_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brushwork.cache.store.SCHEMA", 2)
+
+    with pytest.raises(BadEntryError, match="written by another version"):
+        store.read(KEY)
+
+
 def test_an_entry_under_another_ones_name_is_found(store: Store) -> None:
     store.path(OTHER).parent.mkdir()
     store.path(OTHER).write_bytes(store.path(KEY).read_bytes())
@@ -173,6 +180,7 @@ def test_pruning_touches_only_entries(store: Store) -> None:
     old.write_bytes(b"half of an entry")
     os.utime(old, (0, 0))
 
+    assert list(store.keys()) == [KEY]
     store.prune()
 
     assert sorted(path for path in store.folder.rglob("*") if path.is_file()) == sorted(others)

@@ -170,7 +170,7 @@ def test_of_a_prepared_set_the_training_part_is_read(tmp_path: Path) -> None:
 
 def test_hidden_files_other_files_and_folders_of_runs_are_not_data(tmp_path: Path) -> None:
     text(picture(tmp_path / "a.png").with_suffix(".txt"))
-    for name in (".hidden.png", ".cache/b.png", "__MACOSX/c.png", "runs/one/sample/d.png"):
+    for name in (".hidden.png", ".cache/b.png", "__MACOSX/c.png", "runs/one/sample/d.png", "contact-sheet.png"):
         picture(tmp_path / name)
     text(tmp_path / "runs/one/run.json", "{}")
     text(tmp_path / "runs/one/settings.toml", "")
