@@ -19,6 +19,11 @@ from brushwork.models.blocks import Downsample, ResidualBlock, Upsample
 from brushwork.models.timestep import TimestepEmbedding, sinusoidal_code
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def share_weights(ours: nn.Module, theirs: nn.Module) -> None:
     """The same random weights in both; norms too, which a fresh module would leave at one and zero."""
     generator = torch.Generator().manual_seed(0)

@@ -29,6 +29,11 @@ SPECS = pytest.mark.parametrize("spec", [SMALL_SD15, SMALL_SDXL, TINY], ids=["sd
 SIZES = pytest.mark.parametrize("size", [(16, 16), (8, 24), (13, 19), (12, 10), (3, 5)], ids=str)
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def make_pair(spec: UNetSpec) -> tuple[UNet, UNet2DConditionModel]:
     """Ours and theirs with the same random weights; norms too, which a fresh network leaves at one and zero."""
     theirs = UNet2DConditionModel.from_config(spec.to_config()).eval().requires_grad_(False)
@@ -108,35 +113,29 @@ def test_weight_gradients_match_diffusers(spec: UNetSpec) -> None:
 
 
 @SPECS
-def test_bfloat16_matches_diffusers_in_bfloat16(spec: UNetSpec) -> None:
-    """bfloat16 rounds to 2^-9 of a value; a few roundings that fall differently show as 2^-6 of the largest value."""
-    ours, theirs = make_pair(spec)
-    ours.to(torch.bfloat16)
-    theirs.to(torch.bfloat16)
-    inputs = {
-        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
-        for name, tensor in make_inputs(spec, (13, 19), batch=3).items()
-    }
-    mine, reference = require_gradients(inputs), require_gradients(inputs)
+def test_bfloat16_matches_diffusers_in_bfloat16_and_float32(spec: UNetSpec) -> None:
+    """Rounding to 2^-9 at every step takes either program up to 0.053 of the largest value away from float32.
 
-    output, expected = ours(**mine), call_theirs(theirs, reference)
+    From each other they part by at most 0.013, in gradients only, whose sums autograd adds up in another order. (Both
+    measured over 12 draws of the weights.)
+    """
+    ours, theirs = make_pair(spec)
+    inputs = make_inputs(spec, (13, 19), batch=3)
+    leaves = require_gradients(inputs)
+    output = ours(**leaves)
+    exact = [output, *gradients(output, leaves)]
+
+    rounded = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    mine, reference = require_gradients(rounded), require_gradients(rounded)
+    output = ours.to(torch.bfloat16)(**mine)
+    expected = call_theirs(theirs.to(torch.bfloat16), reference)
 
     assert output.dtype == torch.bfloat16
-    pairs = zip([output, *gradients(output, mine)], [expected, *gradients(expected, reference)], strict=True)
-    for actual, wanted in pairs:
-        torch.testing.assert_close(actual, wanted, rtol=0, atol=2**-6 * wanted.abs().max().item())
-
-
-@SPECS
-def test_bfloat16_stays_close_to_float32(spec: UNetSpec) -> None:
-    """About 60 roundings of 2^-9 in a row, adding up at random, come to 2^-6; the worst value may show 2^-4."""
-    ours, _ = make_pair(spec)
-    inputs = make_inputs(spec, (13, 19), batch=3)
-    exact = ours(**inputs)
-    rounded = ours.to(torch.bfloat16)(
-        **{name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
-    )
-    torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=2**-4 * exact.abs().max().item())
+    actual, wanted = [output, *gradients(output, mine)], [expected, *gradients(expected, reference)]
+    for ours_rounded, theirs_rounded, truth in zip(actual, wanted, exact, strict=True):
+        scale = truth.abs().max().item()
+        torch.testing.assert_close(ours_rounded, theirs_rounded, rtol=0, atol=0.02 * scale)
+        torch.testing.assert_close(ours_rounded.float(), truth, rtol=0, atol=0.08 * scale)
 
 
 @SPECS

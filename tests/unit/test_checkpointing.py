@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from brushwork.models import checkpointing
 from brushwork.models.attention import TransformerBlock
 from brushwork.models.blocks import ResidualBlock
 from brushwork.models.checkpointing import Checkpointed
@@ -91,6 +92,30 @@ def test_only_blocks_above_the_first_adapter_are_computed_twice(unet: UNet) -> N
     blocks = {path for path, block in unet.named_modules() if isinstance(block, Checkpointed)}
     above = {path for path in blocks if path.startswith(("up_blocks", "mid_block.resnets.1", "mid_block.attentions"))}
     assert calls == {path: 2 if path in above else 1 for path in blocks}
+
+
+def test_blocks_that_need_no_gradient_are_not_even_prepared_for_it(
+    unet: UNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[Checkpointed] = []
+    original = checkpointing.checkpoint
+
+    def spy(compute: Callable[..., Tensor], *inputs: Tensor, **options: bool) -> object:
+        prepared.append(compute.__self__)  # type: ignore[attr-defined]
+        return original(compute, *inputs, **options)
+
+    monkeypatch.setattr(checkpointing, "checkpoint", spy)
+    unet.set_checkpointing(True)
+    with torch.no_grad():
+        draw(unet)
+    assert prepared == []
+    draw(unet)
+    blocks = {block for block in unet.modules() if isinstance(block, Checkpointed)}
+    assert set(prepared) == blocks - {*unet.down_blocks.modules(), unet.mid_block.resnets[0]}
+
+    prepared.clear()
+    draw(unet, context=torch.zeros(2, 7, TINY.context_width, requires_grad=True))
+    assert blocks - set(prepared) == {*unet.down_blocks[0].resnets, unet.down_blocks[1].resnets[0]}
 
 
 def test_the_last_convolution_of_a_residual_block_is_never_computed_twice(unet: UNet) -> None:
