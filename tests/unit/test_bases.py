@@ -635,7 +635,9 @@ def test_each_tensor_is_read_once_when_a_network_is_loaded(
     reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, original = [], SafetensorsFile.read
-    monkeypatch.setattr(SafetensorsFile, "read", lambda file, key: read.append(key) or original(file, key))
+    monkeypatch.setattr(
+        SafetensorsFile, "read", lambda file, key, **how: read.append(key) or original(file, key, **how)
+    )
     base = open_base(str(reference.folder))
 
     base.load_unet(**FP32)

@@ -28,6 +28,8 @@ CUTS: dict[Cut, Callable[[Tensor], Tensor]] = {
     "last third": lambda tensor: tensor.chunk(3)[2],
 }
 
+THIRDS: tuple[Cut, ...] = ("first third", "second third", "last third")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -240,7 +242,6 @@ _OPEN_CLIP_LAYER = {
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "self_attn.out_proj",
 }
-_THIRDS: tuple[tuple[str, Cut], ...] = (("q", "first third"), ("k", "second third"), ("v", "last third"))
 
 
 def open_clip_origins(keys: Iterable[str]) -> dict[str, Origin]:
@@ -251,7 +252,7 @@ def open_clip_origins(keys: Iterable[str]) -> dict[str, Origin]:
             name, cut = _OPEN_CLIP_ENDS[key]
             origins[name] = Origin(key, cut)
         elif found := re.fullmatch(r"transformer\.resblocks\.(\d+)\.attn\.in_proj_(weight|bias)", key):
-            for letter, third in _THIRDS:
+            for letter, third in zip("qkv", THIRDS, strict=True):
                 name = f"text_model.encoder.layers.{found[1]}.self_attn.{letter}_proj.{found[2]}"
                 origins[name] = Origin(key, third)
         elif found := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)\.(weight|bias)", key):

@@ -13,7 +13,7 @@ from torch import Tensor
 from brushwork.atomic import write_text
 from brushwork.errors import UserError
 from brushwork.models.checkpoint_file import TensorFile
-from brushwork.models.naming import CUTS, Origin
+from brushwork.models.naming import CUTS, THIRDS, Origin
 from brushwork.places import user_cache_folder
 
 _SHORT_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -29,19 +29,34 @@ class Part(Mapping[str, Tensor]):
         file: where the tensors lie.
         origins: our name -> the key in the file.
         config: the content of the part's `config.json`.
+        dtype: the type that numbers are given in; None leaves them as they are in the file.
     """
 
-    def __init__(self, name: str, file: TensorFile, origins: Mapping[str, Origin], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        file: TensorFile,
+        origins: Mapping[str, Origin],
+        config: Mapping[str, Any],
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.name = name
         self.file = file
         self.origins = origins
         self.config = config
+        self.dtype = dtype
+
+    def cast(self, dtype: torch.dtype) -> "Part":
+        """The same part, whose tensors come in another type."""
+        return Part(self.name, self.file, self.origins, self.config, dtype=dtype)
 
     def __getitem__(self, name: str) -> Tensor:
         origin = self.origins[name]
-        whole = self.file.read(origin.key)
-        part = CUTS[origin.cut](whole)
-        return whole.view(part.shape) if origin.cut in ("whole", "matrix") else part.clone().contiguous()
+        if origin.cut in THIRDS:
+            return self.file.read(origin.key, dtype=self.dtype, third=THIRDS.index(origin.cut))
+        tensor = CUTS[origin.cut](self.file.read(origin.key, dtype=self.dtype))
+        return tensor if tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.origins)

@@ -75,13 +75,14 @@ class Base:
         with torch.device("meta"):
             unet = UNet(self.spec)
         part = self.parts["unet"]
-        assemble(unet, part, dtype=dtype, device=device, what=part.place)
+        assemble(unet, part.cast(dtype), dtype=dtype, device=device, what=part.place)
         return unet
 
     def load_vae(self, *, dtype: torch.dtype, device: torch.device | str) -> VAE:
         """The VAE, in `vae_dtype(dtype)`."""
         part = self.parts["vae"]
-        return build_vae(part.config, part, dtype=self.vae_dtype(dtype), device=device, what=part.place)
+        dtype = self.vae_dtype(dtype)
+        return build_vae(part.config, part.cast(dtype), dtype=dtype, device=device, what=part.place)
 
     def vae_dtype(self, wanted: torch.dtype) -> torch.dtype:
         """The type that the VAE is computed in: what is wanted, but fp32 for fp16 where its activations overflow.
@@ -98,7 +99,7 @@ class Base:
         modules = {
             name: build_text_encoder(
                 part.config,
-                part,
+                part.cast(dtype),
                 with_projection=name == "text_encoder_2",
                 dtype=dtype,
                 device=device,
