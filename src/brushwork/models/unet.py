@@ -4,7 +4,7 @@ One class is SD 1.5 (arXiv:2112.10752), SDXL (arXiv:2307.01952) and the bundled 
 names of the diffusers layout, so that they load with `strict=True` and LoRA files find their places.
 
 Shapes in this file:  B batch   H, W height and width in latents   E width of the embedding   L text tokens
-D width of the context   P width of the pooled text
+D width of the context   P width of the pooled text   K width of the code of one size
 """
 
 import torch
@@ -22,7 +22,7 @@ class UNet(nn.Module):
 
     Weights stay in PyTorch's own layout. `unet.to(memory_format=torch.channels_last)` gives the same numbers, but
     measured on a CPU with AVX512-bf16 it gains nothing: 0.94 to 1.03 times the speed for SD 1.5 and SDXL a fifth as
-    wide, 0.81 to 0.97 for the tiny model (forward and training step, fp32 and bf16).
+    wide, 0.81 to 0.97 for the tiny model (forward and training step, fp32 and bf16). A GPU has not been measured yet.
     """
 
     def __init__(self, spec: UNetSpec) -> None:
@@ -88,10 +88,9 @@ class UNet(nn.Module):
             return embedding
         if pooled is None or time_ids is None:
             raise ValueError("SDXL's UNet needs the pooled text and the time ids beside the context")
-        sizes = sinusoidal_code(time_ids.flatten(), self.spec.time_id_width).view(
-            len(time_ids), -1
-        )  # six codes in a row
-        added: Tensor = self.add_embedding(torch.cat([pooled.to(dtype), sizes.to(dtype)], dim=1))
+        sizes = sinusoidal_code(time_ids.flatten(), self.spec.time_id_width)  # (6B, K)
+        side_by_side = [pooled.to(dtype), sizes.to(dtype).view(len(time_ids), -1)]  # (B, P), (B, 6K)
+        added: Tensor = self.add_embedding(torch.cat(side_by_side, dim=1))
         return embedding + added
 
     def set_checkpointing(self, enabled: bool) -> None:
