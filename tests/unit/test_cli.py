@@ -12,6 +12,7 @@ import pytest
 import torch
 import typer
 
+import brushwork as package
 from brushwork import __version__
 from brushwork.cache.store import Store
 from brushwork.cli import errors
@@ -50,6 +51,14 @@ def test_no_words_print_the_help(brushwork: Any) -> None:
 
 def test_the_version_is_printed(brushwork: Any) -> None:
     assert brushwork("--version") == (0, f"brushwork {__version__}\n", "")
+
+
+def test_the_verbs_can_be_called_from_python() -> None:
+    for name in set(package.__all__) - {"__version__"}:
+        assert callable(getattr(package, name))
+        assert name in dir(package)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        package.trian  # noqa: B018
 
 
 def test_the_command_runs_as_a_module() -> None:
