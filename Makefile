@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-FULL_STAMP := $(VENV)/installed-full
 
 .PHONY: setup demo test test-full check format docs golden clean
 
@@ -17,8 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/brushwork demo --out runs/demo
 
+# Two processes with a thread each: more threads than cores wait for one another.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-full: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps sd-mecha==1.1.8 refiners==0.4.0 jaxtyping wadler-lindig
@@ -35,6 +35,9 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m brushwork.config.document > docs/settings.md
+
+golden: $(STAMP)
+	BRUSHWORK_WRITE_GOLDEN=1 $(BIN)/python -m pytest tests/golden
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

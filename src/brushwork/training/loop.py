@@ -86,6 +86,7 @@ class Loop:
     interruption: Interruption
     position: Position
     _saved_at: float = field(default_factory=time.monotonic, init=False)
+    _saved_step: int = field(default=-1, init=False)
 
     def run(self) -> Position:
         """Train. Returns where it ended: at `budget.total_steps`, or earlier if it was interrupted."""
@@ -107,6 +108,8 @@ class Loop:
             self._after_step(row)
             if self.interruption.requested:
                 break
+        if self.interruption.requested and self._saved_step != self.position.step:
+            self._save(Due(state=True))
         return self.position
 
     def _update(self, step: int, batches: list[Loaded]) -> Row:
@@ -192,11 +195,14 @@ class Loop:
         append_row(self.folder.metrics_file, row)
         self.hooks.report(row)
         if due.state:
-            self.hooks.save(self.position, due)
-            self._saved_at = time.monotonic()
+            self._save(due)
         if due.sample:
             self.learner.set_dropout_key(None)
             self.hooks.sample(self.position)
+
+    def _save(self, due: Due) -> None:
+        self.hooks.save(self.position, due)
+        self._saved_at, self._saved_step = time.monotonic(), self.position.step
 
     def _due(self) -> Due:
         settings, done = self.settings, self.position.step

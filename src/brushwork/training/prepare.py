@@ -13,6 +13,7 @@ from brushwork.cache.fingerprint import latent_key, text_key
 from brushwork.config.schema import Settings
 from brushwork.data.captions import render_caption
 from brushwork.data.folder import Dataset, Sample, read_dataset
+from brushwork.data.layout import held_out_part
 from brushwork.data.split import hold_out
 from brushwork.data.transform import Placement, place_centre
 from brushwork.errors import UserError
@@ -132,7 +133,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = Non
     device = pick_device(settings.train.device)
     resolution = settings.data.resolution or base.spec.native_resolution
     dataset = read_dataset(data, data=settings.data, on_progress=on_progress)
-    train_set, held_out = _split(dataset, settings, on_progress)
+    train_set, held_out = _split(data, dataset, settings, on_progress)
     vae = vae_fingerprint(base)
     pictures = _pictures(train_set.samples, settings, resolution, vae)
     budget = Budget(
@@ -158,11 +159,14 @@ def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = Non
     )
 
 
-def _split(dataset: Dataset, settings: Settings, on_progress: Advance | None) -> tuple[Dataset, Dataset | None]:
-    """Set aside what is held out: a share of the pictures, or a folder of its own."""
+def _split(
+    data: Path, dataset: Dataset, settings: Settings, on_progress: Advance | None
+) -> tuple[Dataset, Dataset | None]:
+    """Set aside what is held out: a share of the pictures, a folder of its own, or the `heldout/` beside `train/`."""
     wanted = settings.validation.data
     if wanted is None:
-        return dataset, None
+        prepared = held_out_part(data)
+        return dataset, read_dataset(prepared, data=settings.data, on_progress=on_progress) if prepared else None
     try:
         share = float(wanted)
     except ValueError:
