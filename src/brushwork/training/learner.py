@@ -144,15 +144,6 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerCo
     return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
 
 
-def count_by_component(adapter: Adapter) -> dict[str, tuple[int, int]]:
-    """Modules and parameters that learn, by component."""
-    counts: dict[str, tuple[int, int]] = {}
-    for name, layer in adapter.layers.items():
-        modules, parameters = counts.get(component_of(name), (0, 0))
-        counts[component_of(name)] = (modules + 1, parameters + layer.down.numel() + layer.up.numel())
-    return counts
-
-
 class TextEncoding:
     """Asks the encoders; keeps a gradient only where they learn."""
 

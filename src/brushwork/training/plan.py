@@ -1,5 +1,6 @@
 """The plan of a run, shown before it starts: what is read, how the steps come about, what trains, what is written."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,13 +10,13 @@ from torch import nn
 
 from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
-from brushwork.lora.inject import inject
+from brushwork.lora.state import component_of
+from brushwork.lora.targets import find_targets, is_pointwise
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
-from brushwork.models.text import empty_text_encoder
+from brushwork.models.text import Tokenizer, empty_text_encoder
 from brushwork.models.unet import UNet
 from brushwork.runtime import PRECISIONS
 from brushwork.training.batches import Budget
-from brushwork.training.learner import count_by_component
 from brushwork.training.prepare import Preparation
 from brushwork.training.report import check_disk, gib, plan_table
 from brushwork.training.run_folder import RunFolder
@@ -65,24 +66,30 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
 
 def count_what_learns(preparation: Preparation) -> dict[str, tuple[int, int]]:
     """Modules and parameters by component, counted on networks without weights."""
-    settings = preparation.settings
+    lora = preparation.settings.lora
     components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
-    if settings.lora.text_encoder:
+    if lora.text_encoder:
         components |= {
             name: empty_text_encoder(part.config, with_projection=name == "text_encoder_2")
             for name, part in preparation.base.text_parts.items()
         }
-    adapter = inject(
-        components,
-        targets=settings.lora.targets,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        conv_rank=settings.lora.conv_rank,
-        conv_alpha=settings.lora.conv_alpha,
-        text_encoder=settings.lora.text_encoder,
-        seed=settings.train.seed,
+    counts: dict[str, tuple[int, int]] = {}
+    for name, path in find_targets(components, lora.targets, text_encoder=lora.text_encoder).items():
+        layer = components[component_of(name)].get_submodule(path)
+        outputs, *inputs = layer.weight.shape  # type: ignore[misc]
+        rank = lora.rank if is_pointwise(layer) else lora.conv_rank or lora.rank
+        modules, parameters = counts.get(component_of(name), (0, 0))
+        counts[component_of(name)] = (modules + 1, parameters + rank * (math.prod(inputs) + outputs))
+    return counts
+
+
+def count_cut_captions(preparation: Preparation) -> int:
+    """How many captions have more tokens than are read."""
+    most = preparation.settings.model.max_tokens
+    tokenizers = [Tokenizer(vocabulary) for vocabulary in preparation.base.vocabularies().values()]
+    return sum(
+        any(len(tokenizer.words(caption)) > most for tokenizer in tokenizers) for caption in preparation.captions
     )
-    return count_by_component(adapter)
 
 
 def meta_unet(spec: UNetSpec) -> UNet:
@@ -127,6 +134,9 @@ def _data_lines(preparation: Preparation) -> LINES:
     dataset = preparation.dataset
     without = len(dataset.missing_captions) + len(dataset.empty_captions)
     captions = f"{len(preparation.captions)} different, {without} pictures without"
+    cut = count_cut_captions(preparation)
+    if cut:
+        captions += f"; {cut} longer than {preparation.settings.model.max_tokens} tokens are cut (model.max_tokens)"
     lines = [
         ("pictures", f"{len(preparation.pictures)} in {preparation.data}"),
         ("captions", captions),

@@ -1,0 +1,87 @@
+"""The plan that is shown before a run: what it counts is what the run then does."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from brushwork.config.load import resolve
+from brushwork.errors import UserError
+from brushwork.film.frames import draw_folder
+from brushwork.training import report
+from brushwork.training.learner import make_learner
+from brushwork.training.plan import count_cut_captions, count_what_learns, needed_space, show_plan
+from brushwork.training.prepare import Preparation, prepare
+from brushwork.training.run_folder import RunFolder
+
+
+def planned(tmp_path: Path, *overrides: str) -> Preparation:
+    if not (tmp_path / "data").exists():
+        draw_folder(tmp_path / "data", count=5, size=64, seed=2)
+    settings = resolve(overrides=["train.device=cpu", "data.resolution=64", *overrides]).settings
+    return prepare(tmp_path / "data", settings)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lora.targets=attention"],
+        ["lora.targets=kohya_conv", "lora.rank=4", "lora.conv_rank=2"],
+        ["lora.targets=kohya", "lora.text_encoder=true"],
+    ],
+)
+def test_the_parameters_that_are_counted_are_those_that_learn(tmp_path: Path, overrides: list[str]) -> None:
+    plan = planned(tmp_path, *overrides)
+    unet = plan.base.load_unet(dtype=plan.dtype, device="cpu")
+    text = plan.base.load_text(dtype=plan.dtype, device="cpu")
+
+    trained = make_learner(
+        unet, text, plan.base, plan.settings, scaling_factor=1.0, dtype=plan.dtype, device=plan.device
+    )
+
+    for component, (modules, parameters) in count_what_learns(plan).items():
+        real = trained.adapter.parameters(component)
+        assert (modules, parameters) == (len(real) // 2, sum(each.numel() for each in real)), component
+    total = sum(parameters for _, parameters in count_what_learns(plan).values())
+    assert total == sum(each.numel() for each in trained.learner.parameters.values())
+
+
+def test_captions_that_are_too_long_are_counted_before_the_start(tmp_path: Path) -> None:
+    planned(tmp_path)
+    (tmp_path / "data" / "00000.txt").write_text("a fox " * 60)
+
+    assert count_cut_captions(planned(tmp_path)) == 1
+    assert count_cut_captions(planned(tmp_path, "model.max_tokens=150")) == 0
+
+
+def test_the_space_that_is_planned_covers_what_is_written(tmp_path: Path) -> None:
+    from brushwork.training.run import train
+
+    overrides = ["train.device=cpu", "data.resolution=64", "train.max_steps=6", "train.ema_decay=0.9", "lora.rank=4"]
+    overrides += ["save.every_steps=2", "save.keep_last=1"]
+    plan = planned(tmp_path, *overrides)
+    train(tmp_path / "data", out=tmp_path / "run", overrides=overrides, console=Console(file=StringIO()))
+
+    space = needed_space(plan, sum(parameters for _, parameters in count_what_learns(plan).values()))
+
+    files = sorted((tmp_path / "run").glob("*.safetensors"))
+    assert len(files) <= space.num_adapter_files
+    headers = 64 * 1024
+    assert all(space.adapter_file <= file.stat().st_size <= space.adapter_file + headers for file in files)
+    state = (tmp_path / "run" / "state" / "state.safetensors").stat().st_size
+    assert space.state <= state <= space.state + 4 * headers
+
+
+def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr(report.shutil, "disk_usage", lambda path: Usage)
+
+    with pytest.raises(UserError, match=r"the run would write .* and 1000 bytes are free there"):
+        show_plan(
+            Console(file=StringIO()), planned(tmp_path), RunFolder(tmp_path / "run", "lora"), num_sample_prompts=0
+        )
