@@ -1,5 +1,6 @@
 """The plan of a run, shown before it starts: what is read, how the steps come about, what trains, what is written."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from brushwork.models.unet import UNet
 from brushwork.runtime import PRECISIONS
 from brushwork.training.batches import Budget
 from brushwork.training.prepare import Preparation
-from brushwork.training.report import check_disk, gib, plan_table
+from brushwork.training.report import as_text, check_disk, gib, plan_table
 from brushwork.training.run_folder import RunFolder
+
+logger = logging.getLogger("brushwork")
 
 LINES = list[tuple[str, str]]
 
@@ -59,8 +62,10 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
             [("run", check_disk(folder.path, space.run)), ("cache", check_disk(cache, space.cache) + f", {cache}")],
         ),
     ]
+    table = plan_table(f"[bold]{preparation.settings.name}[/bold]", sections)
+    logger.debug("%s", as_text(table))
     console.print()
-    console.print(plan_table(f"[bold]{preparation.settings.name}[/bold]", sections), highlight=False)
+    console.print(table, highlight=False)
     console.print()
 
 

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,14 @@ class Advance(Protocol):
     """Tells how much of a long piece of work is done."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def as_text(table: Table) -> str:
+    """A table as lines of plain text, for the log."""
+    page = Console(file=StringIO(), width=160, no_color=True)
+    with page.capture() as captured:
+        page.print(table, highlight=False)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def gib(num_bytes: float) -> str:
@@ -65,13 +74,13 @@ def plan_table(title: str, sections: Sequence[tuple[str, Sequence[tuple[str, str
 
 @contextmanager
 def logged(console: Console, log_file: Path) -> Iterator[None]:
-    """Send the program's messages to the screen and to the end of `log_file`."""
+    """Send the program's messages to the screen, and with every step to the end of `log_file`."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(log_file, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    to_screen = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    to_screen = RichHandler(logging.INFO, console=console, show_time=False, show_path=False, markup=False)
     previous = logger.level
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     for handler in (to_file, to_screen):
         logger.addHandler(handler)
     try:

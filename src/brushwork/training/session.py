@@ -1,5 +1,6 @@
 """One process's part of a run: load what computes, put it where the run stands, and let the loop go on."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import Drawer
 from brushwork.training.saving import Saver
 from brushwork.training.validation import held_out_loss
+
+logger = logging.getLogger("brushwork")
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,12 @@ def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline,
 
         def report(row: Row) -> None:
             rows.append(row)
+            logger.debug("step %d/%d %s", row["step"], total, step_note(row))
             advance(row["step"], total, step_note(row))
 
         def save(position: Position, due: Due) -> None:
             saver.save(position, due)
+            logger.debug("saved everything at step %d", position.step)
             draw_curve(rows, folder.curve_file, title=settings.name)
 
         loop = Loop(
