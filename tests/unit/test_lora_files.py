@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from brushwork.errors import UserError
-from brushwork.lora.container import read_tensors
 from brushwork.lora.files import AdapterFile, convert_adapter, read_adapter, write_adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.merge import delta
 from brushwork.lora.names import unet_layers
 from brushwork.lora.state import AdapterState
 from brushwork.models.spec import SD15, SDXL, TINY, UNetSpec
+from brushwork.tensor_file import read_tensors
 
 SMALL = replace(SD15, channels=(32, 64, 64, 64), context_width=24)
 LAYOUTS = ("kohya", "diffusers", "peft")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from brushwork.lora.container import read_tensors
 from brushwork.lora.files import write_adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.metadata import MAX_VALUE, Folder, TrainingFacts, last_part, tag_frequency, training_metadata
 from brushwork.models.spec import SDXL
+from brushwork.tensor_file import read_tensors
 
 FACTS = TrainingFacts(
     name="corgi",

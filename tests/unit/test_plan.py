@@ -27,6 +27,7 @@ def planned(tmp_path: Path, *overrides: str) -> Preparation:
     "overrides",
     [
         ["lora.targets=attention"],
+        ["train.mode=full"],
         ["lora.targets=kohya_conv", "lora.rank=4", "lora.conv_rank=2"],
         ["lora.targets=kohya", "lora.text_encoder=true"],
     ],
@@ -41,8 +42,9 @@ def test_the_parameters_that_are_counted_are_those_that_learn(tmp_path: Path, ov
     )
 
     for component, (modules, parameters) in count_what_learns(plan).items():
-        real = trained.adapter.parameters(component)
-        assert (modules, parameters) == (len(real) // 2, sum(each.numel() for each in real)), component
+        real = [each for name, each in trained.learner.parameters.items() if name.split(".")[0] == component]
+        per_module = 1 if "train.mode=full" in overrides else 2
+        assert (modules, parameters) == (len(real) // per_module, sum(each.numel() for each in real)), component
     total = sum(parameters for _, parameters in count_what_learns(plan).values())
     assert total == sum(each.numel() for each in trained.learner.parameters.values())
 
@@ -66,9 +68,9 @@ def test_the_space_that_is_planned_covers_what_is_written(tmp_path: Path) -> Non
     space = needed_space(plan, sum(parameters for _, parameters in count_what_learns(plan).values()))
 
     files = sorted((tmp_path / "run").glob("*.safetensors"))
-    assert len(files) <= space.num_adapter_files
+    assert len(files) <= space.num_files
     headers = 64 * 1024
-    assert all(space.adapter_file <= file.stat().st_size <= space.adapter_file + headers for file in files)
+    assert all(space.file <= file.stat().st_size <= space.file + headers for file in files)
     state = (tmp_path / "run" / "state" / "state.safetensors").stat().st_size
     assert space.state <= state <= space.state + 4 * headers
 

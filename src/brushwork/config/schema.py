@@ -115,6 +115,10 @@ class DataConfig(Section):
     caption_suffix: str = ""
     """Put after every caption."""
 
+    caption_dropout: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the times that a picture is shown with the empty caption, so that guidance has something to lead away
+    from. 0.05 to 0.1 is usual when a whole network is trained."""
+
     max_missing_captions: float = Field(0.1, ge=0.0, le=1.0)
     """The largest share of pictures without a caption with which a run starts. They train on the prefix alone."""
 
@@ -189,6 +193,9 @@ class LossConfig(Section):
 
 class TrainConfig(Section):
     """The loop: section `[train]`."""
+
+    mode: Literal["lora", "full"] = "lora"
+    """What learns: an adapter beside the frozen base (`lora`), or every weight of the UNet (`full` fine-tuning)."""
 
     epochs: int | None = Field(10, ge=1)
     """Passes over the data. Where `max_steps` is set too, the smaller of both ends the run."""

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from brushwork.errors import UserError
-from brushwork.lora.container import read_tensors, write_tensors
 from brushwork.lora.diffusers_layout import ConfiguredAlphas, config_fields, diffusers_tensors, fold_all, peft_tensors
 from brushwork.lora.family import resolve
 from brushwork.lora.keys import Layout, Part, split_keys
@@ -22,6 +21,7 @@ from brushwork.lora.metadata import metadata_for_layout
 from brushwork.lora.names import kohya_name
 from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
+from brushwork.tensor_file import read_tensors, write_tensors
 
 WrittenLayout = Literal["kohya", "diffusers", "peft"]
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from torch import Tensor
 
 from brushwork import __version__
-from brushwork.lora.container import data_hash, legacy_hash
 from brushwork.lora.diffusers_layout import METADATA_KEY, adapter_metadata
 from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
+from brushwork.tensor_file import data_hash, legacy_hash
 
 MAX_VALUE = 32_768
 """Most characters of a value that grows with the data."""

@@ -96,6 +96,11 @@ class Part(Mapping[str, Tensor]):
         """How many numbers the part has."""
         return sum(torch.Size(shape).numel() for shape in self.shapes().values())
 
+    def num_bytes(self) -> int:
+        """What the numbers take in the file."""
+        headers = (self.file.headers[key] for key in {origin.key for origin in self.origins.values()})
+        return sum(torch.Size(header.shape).numel() * header.dtype.itemsize for header in headers)
+
     def precision(self) -> str:
         """The type of its numbers: "fp16", or "fp16 and fp32" where they are mixed."""
         dtypes = {self.file.headers[origin.key].dtype for origin in self.origins.values()}

@@ -6,11 +6,11 @@ from typing import Any
 
 from brushwork.errors import UserError
 from brushwork.lora import family
-from brushwork.lora.container import read_tensors
 from brushwork.lora.files import WrittenLayout, write_adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState
 from brushwork.runtime import PRECISIONS
+from brushwork.tensor_file import read_tensors
 from brushwork.training.checkpoint import State, read_state
 from brushwork.training.run_folder import is_run
 
@@ -50,6 +50,11 @@ def extract(
     """
     file = find_state(Path(state))
     read = read_state(file)
+    if not read.alphas:
+        raise UserError(
+            f"{file} is of a run that trained the whole UNet (train.mode = full), so there is no adapter in it.",
+            fix="go on with `brushwork resume`; the next file that it writes holds the network",
+        )
     adapter = adapter_of(read, ema=ema, source=file)
     modules: family.Modules = {name: {"down": each.down, "up": each.up} for name, each in adapter.items()}
     spec, _ = family.resolve(modules, spec=None, metadata={}, source=str(file))

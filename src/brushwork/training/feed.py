@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from brushwork.models.text import TextStates
+from brushwork.runtime import generator
 from brushwork.training.step import Batch
 
 
@@ -53,11 +54,16 @@ class Feed:
     cached_text: EncodesText | None
     needs_time_ids: bool
 
-    def read(self, indices: Sequence[int]) -> "Loaded":
-        """Read one batch; all its pictures have one size."""
+    def read(self, indices: Sequence[int], *, without_caption: Sequence[bool] = ()) -> "Loaded":
+        """Read one batch; all its pictures have one size.
+
+        Args:
+            without_caption: which of them are shown with the empty caption; by default none.
+        """
         chosen = [self.examples[index] for index in indices]
         moments = [self.latents.read(example.latent_key) for example in chosen]
-        captions = tuple(example.caption for example in chosen)
+        dropped = without_caption or [False] * len(chosen)
+        captions = tuple("" if drop else each.caption for each, drop in zip(chosen, dropped, strict=True))
         return Loaded(
             mean=torch.stack([entry["mean"].float() for entry in moments]),
             deviation=torch.stack([entry["deviation"].float() for entry in moments]),
@@ -67,12 +73,12 @@ class Feed:
             names=tuple(example.name for example in chosen),
         )
 
-    def read_ahead(self, batches: Iterable[Sequence[int]]) -> Iterator["Loaded"]:
-        """Read every batch in order, always one before it is asked for."""
+    def read_ahead(self, batches: Iterable[tuple[Sequence[int], Sequence[bool]]]) -> Iterator["Loaded"]:
+        """Read every batch (indices, which without caption) in order, always one before it is asked for."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
             upcoming = None
-            for indices in batches:
-                following = reader.submit(self.read, indices)
+            for indices, without_caption in batches:
+                following = reader.submit(self.read, indices, without_caption=without_caption)
                 if upcoming is not None:
                     yield upcoming.result()
                 upcoming = following
@@ -101,3 +107,11 @@ class Loaded:
             time_ids=self.time_ids,
             names=self.names,
         )
+
+
+def dropped_captions(count: int, rate: float, *, seed: int, step: int, microbatch: int) -> list[bool]:
+    """Which of a batch's pictures are shown without their caption."""
+    if rate == 0.0:
+        return [False] * count
+    source = generator(seed, "caption dropout", step, microbatch)
+    return (torch.rand(count, generator=source) < rate).tolist()

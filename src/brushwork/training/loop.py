@@ -20,7 +20,7 @@ from brushwork.runtime import peak_memory
 from brushwork.training import ema
 from brushwork.training.batches import Budget
 from brushwork.training.checkpoint import Lowest, Position
-from brushwork.training.feed import EncodesText, Feed, Loaded
+from brushwork.training.feed import EncodesText, Feed, Loaded, dropped_captions
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
@@ -39,6 +39,9 @@ class Learner:
     """Captions to text states, where they are not in the cache; differentiable if the encoders learn."""
     parameters: Mapping[str, nn.Parameter]
     """Everything that learns, float32, by name."""
+    copies: Mapping[str, nn.Parameter]
+    """Where the network computes with a rounded copy of a parameter: that copy, by the same name. An adapter has
+    none: it casts its few weights as it goes."""
     optimizer: torch.optim.Optimizer
     """Each of its groups has a `base_rate`, which the schedule multiplies."""
     ema: Mapping[str, Tensor] | None
@@ -47,6 +50,23 @@ class Learner:
     objective: Objective
     dtype: torch.dtype
     device: torch.device
+
+    @torch.no_grad()
+    def collect_gradients(self) -> None:
+        """Add the gradients of the copies to those of the parameters, in float32."""
+        for name, copy in self.copies.items():
+            if copy.grad is None:
+                continue
+            parameter = self.parameters[name]
+            gradient = copy.grad.float()
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            copy.grad = None
+
+    @torch.no_grad()
+    def refresh_copies(self) -> None:
+        """Round the parameters anew into the copies that the network computes with."""
+        for name, copy in self.copies.items():
+            copy.copy_(self.parameters[name])
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,9 @@ class Loop:
         """Train. Returns where it ended: at `budget.total_steps`, or earlier if it was interrupted."""
         pending = range(self.position.step, self.budget.total_steps)
         batches = self.feed.read_ahead(
-            microbatch for step in pending for microbatch in self.budget.microbatches(step)
+            (indices, self._without_caption(len(indices), step, microbatch))
+            for step in pending
+            for microbatch, indices in enumerate(self.budget.microbatches(step))
         )
         for step in pending:
             started = time.monotonic()
@@ -123,6 +145,7 @@ class Loop:
         for microbatch, loaded in enumerate(batches):
             losses = self._losses(step, microbatch, loaded)
             (losses.sum() * (scale.scale / num_pictures)).backward()  # type: ignore[no-untyped-call]
+            learner.collect_gradients()
             loss_sum += losses.detach().sum().item()
         loss = loss_sum / num_pictures
 
@@ -132,6 +155,7 @@ class Loop:
             if self.settings.optimizer.max_grad_norm is not None:
                 _clip(learner.parameters, gradient_norm, self.settings.optimizer.max_grad_norm)
             optimizer.step()
+            learner.refresh_copies()
             if learner.ema is not None and self.settings.train.ema_decay is not None:
                 ema.update(learner.ema, learner.parameters, decay=self.settings.train.ema_decay, steps_done=step + 1)
         optimizer.zero_grad(set_to_none=True)
@@ -145,6 +169,10 @@ class Loop:
             "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
             "skipped_updates": scale.overflows,
         }
+
+    def _without_caption(self, count: int, step: int, microbatch: int) -> list[bool]:
+        rate, seed = self.settings.data.caption_dropout, self.settings.train.seed
+        return dropped_captions(count, rate, seed=seed, step=step, microbatch=microbatch)
 
     def _losses(self, step: int, microbatch: int, loaded: Loaded) -> Tensor:
         """Forward pass of one batch: -> (B,)"""

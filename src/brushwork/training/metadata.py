@@ -67,7 +67,15 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         min_snr_gamma=settings.loss.min_snr_gamma,
         trigger=settings.trigger,
     )
-    return training_metadata(facts)
+    metadata = training_metadata(facts)
+    return metadata if settings.train.mode == "lora" else _of_a_whole_network(metadata)
+
+
+def _of_a_whole_network(metadata: dict[str, str]) -> dict[str, str]:
+    """The same without what only an adapter has."""
+    architecture = metadata["modelspec.architecture"].removesuffix("/lora")
+    kept = {key: value for key, value in metadata.items() if not key.startswith("ss_network")}
+    return kept | {"modelspec.architecture": architecture}
 
 
 def _convolution_arguments(preparation: Preparation) -> dict[str, str]:

@@ -31,15 +31,15 @@ LINES = list[tuple[str, str]]
 class Space:
     """What a run will write, in bytes."""
 
-    adapter_file: int
-    num_adapter_files: int
+    file: int
+    num_files: int
     state: int
     cache: int
 
     @property
     def run(self) -> int:
         """Everything in the run folder but the pictures; the state is there twice while it is replaced."""
-        return self.adapter_file * self.num_adapter_files + 2 * self.state
+        return self.file * self.num_files + 2 * self.state
 
 
 def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, num_sample_prompts: int) -> None:
@@ -72,6 +72,9 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
 def count_what_learns(preparation: Preparation) -> dict[str, tuple[int, int]]:
     """Modules and parameters by component, counted on networks without weights."""
     lora = preparation.settings.lora
+    if preparation.settings.train.mode == "full":
+        weights = list(meta_unet(preparation.base.spec).parameters())
+        return {"unet": (len(weights), sum(weight.numel() for weight in weights))}
     components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
     if lora.text_encoder:
         components |= {
@@ -104,7 +107,7 @@ def meta_unet(spec: UNetSpec) -> UNet:
 
 
 def needed_space(preparation: Preparation, num_parameters: int) -> Space:
-    """What the run will write at most: adapter files, state, and cache entries as if none were there yet."""
+    """What the run will write at most: files, state, and cache entries as if none were there yet."""
     settings = preparation.settings
     width = PRECISIONS[settings.save.precision].itemsize
     copies = 3 if settings.train.ema_decay is None else 4  # weights, two moments, running mean
@@ -114,15 +117,23 @@ def needed_space(preparation: Preparation, num_parameters: int) -> Space:
     states = settings.model.max_tokens // 75 * 77 * spec.context_width + (spec.pooled_width or 0)
     text = states * preparation.dtype.itemsize * (len(preparation.captions) + 1) if preparation.caches_text else 0
     return Space(
-        adapter_file=num_parameters * width,
-        num_adapter_files=count_adapter_files(settings, preparation.budget),
+        file=num_parameters * width + _untrained_bytes(preparation),
+        num_files=count_files(settings, preparation.budget),
         state=num_parameters * 4 * copies,
         cache=latents * (len(preparation.pictures) + len(preparation.held_out)) + text,
     )
 
 
-def count_adapter_files(settings: Settings, budget: Budget) -> int:
-    """How many adapter files lie in the run folder at most."""
+def _untrained_bytes(preparation: Preparation) -> int:
+    """What a whole base holds beside its UNet; an adapter holds nothing else."""
+    if preparation.settings.train.mode == "lora":
+        return 0
+    others = [part for name, part in preparation.base.parts.items() if name != "unet"]
+    return sum(part.num_bytes() for part in others)
+
+
+def count_files(settings: Settings, budget: Budget) -> int:
+    """How many files for others lie in the run folder at most."""
     kept = settings.save.keep_last
     files = 0
     for interval, count in (
@@ -176,9 +187,11 @@ def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, 
         rate = optimizer.learning_rate
         if component != "unet":
             rate = optimizer.text_encoder_learning_rate or rate
-        lines.append((component, f"{parameters:,} parameters in {modules} modules, learning rate {rate:g}"))
+        of = "tensors" if settings.train.mode == "full" else "modules"
+        lines.append((component, f"{parameters:,} parameters in {modules} {of}, learning rate {rate:g}"))
     alpha = lora.rank if lora.alpha is None else lora.alpha
-    lines.append(("adapter", f"rank {lora.rank}, alpha {alpha:g}, dropout {lora.dropout:g}"))
+    if settings.train.mode == "lora":
+        lines.append(("adapter", f"rank {lora.rank}, alpha {alpha:g}, dropout {lora.dropout:g}"))
     warmup = f", {settings.schedule.warmup_steps} steps of warm-up" if settings.schedule.warmup_steps else ""
     lines.append(("schedule", f"{settings.schedule.name}{warmup}"))
     loss = "mean squared error" if settings.loss.min_snr_gamma is None else f"min-SNR {settings.loss.min_snr_gamma:g}"
@@ -195,13 +208,12 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
     if save.every_steps is not None:
         often.append(f"every {save.every_steps} steps")
     kept = f", the last {save.keep_last} of each kind kept" if save.keep_last else ""
+    full = preparation.settings.train.mode == "full"
+    form = f"whole base models in {save.precision}" if full else f"adapters, {save.layout} layout in {save.precision}"
+    when = " and ".join([*often, "at the end"])
     lines = [
         ("folder", str(folder.path)),
-        (
-            "adapters",
-            f"{' and '.join([*often, 'at the end'])}{kept}: up to {space.num_adapter_files} files of "
-            f"{gib(space.adapter_file)}, {save.layout} layout in {save.precision}",
-        ),
+        ("files", f"{when}{kept}: up to {space.num_files} {form}, {gib(space.file)} each"),
         ("state", f"{gib(space.state)}, to go on from"),
     ]
     if num_sample_prompts:

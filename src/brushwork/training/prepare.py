@@ -106,6 +106,16 @@ def vae_fingerprint(base: Base) -> str:
     return f"{base.fingerprint('vae')}/{VAE_DTYPE}"
 
 
+def refuse_contradictions(settings: Settings) -> None:
+    """Stop where two settings cannot both hold."""
+    if settings.train.mode == "full" and settings.lora.text_encoder:
+        raise UserError(
+            "train.mode = full trains the UNet, and lora.text_encoder = true asks for adapters on the text encoders.",
+            fix="--set lora.text_encoder=false, or --set train.mode=lora",
+        )
+    caches_text(settings)
+
+
 def caches_text(settings: Settings) -> bool:
     """Whether text states can and should be cached.
 
@@ -122,7 +132,7 @@ def caches_text(settings: Settings) -> bool:
 
 def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = None) -> Preparation:
     """Read headers, pictures and captions; compute placements, keys and the number of steps."""
-    caches_text(settings)
+    refuse_contradictions(settings)
     base = open_base(
         settings.model.base,
         vae=settings.model.vae,

@@ -5,7 +5,7 @@ Headers and pictures are read, the plan is shown and checked, and only then is a
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ def _run(
     with listening() as interruption:
         with progress_bar(console, "reading pictures", 0) as advance:
             preparation = prepare(data, settings, on_progress=advance)
+        if settings.train.mode == "full" and preparation.base.folder is not None:
+            folder = replace(folder, suffix="")  # a base in a folder becomes a base in a folder
         if begun and not accept_changes:
             _refuse_changed_inputs(folder, preparation)
         requests = sample_requests(settings.sample, resolution=preparation.resolution)

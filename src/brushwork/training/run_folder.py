@@ -28,10 +28,16 @@ from brushwork.errors import UserError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run. `name` begins the names of the adapter files."""
+    """The paths of a run.
+
+    Args:
+        name: begins the names of what the run makes.
+        suffix: ends them: `.safetensors`, or nothing where a whole base in a folder is made.
+    """
 
     path: Path
     name: str
+    suffix: str = ".safetensors"
 
     @property
     def settings_file(self) -> Path:
@@ -67,29 +73,29 @@ class RunFolder:
 
     @property
     def final_file(self) -> Path:
-        return self.path / f"{self.name}.safetensors"
+        return self.path / f"{self.name}{self.suffix}"
 
     @property
     def lowest_loss_file(self) -> Path:
-        return self.path / f"{self.name}-lowest-loss.safetensors"
+        return self.path / f"{self.name}-lowest-loss{self.suffix}"
 
     def epoch_file(self, epoch: int) -> Path:
         """The adapter after `epoch` epochs (counted from 1)."""
-        return self.path / f"{self.name}-{epoch:06d}.safetensors"
+        return self.path / f"{self.name}-{epoch:06d}{self.suffix}"
 
     def step_file(self, steps: int) -> Path:
         """The adapter after `steps` optimizer steps."""
-        return self.path / f"{self.name}-step{steps:08d}.safetensors"
+        return self.path / f"{self.name}-step{steps:08d}{self.suffix}"
 
     def ema_file(self, file: Path) -> Path:
         """The running mean that belongs to the adapter in `file`."""
-        return file.with_name(f"{file.stem}-ema.safetensors")
+        return file.with_name(f"{file.name.removesuffix(self.suffix)}-ema{self.suffix}")
 
     def surplus(self, keep_last: int) -> list[Path]:
         """The files by epoch and by step beyond the last `keep_last` of each kind, with their running means."""
         surplus: list[Path] = []
-        for pattern in (r"-\d{6}\.safetensors", r"-step\d{8}\.safetensors"):
-            whole = re.compile(re.escape(self.name) + pattern)
+        for pattern in (r"-\d{6}", r"-step\d{8}"):
+            whole = re.compile(re.escape(self.name) + pattern + re.escape(self.suffix))
             files = sorted(file for file in self.path.iterdir() if whole.fullmatch(file.name))
             old = files[: max(0, len(files) - keep_last)]
             surplus += old + [self.ema_file(file) for file in old if self.ema_file(file).exists()]

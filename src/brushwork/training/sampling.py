@@ -67,15 +67,10 @@ class Drawer:
             return True
         return not self._missing(occasion(self.budget, steps_done))
 
-    def draw_base(self, pipeline: Pipeline, set_strength: Callable[[float], None]) -> None:
-        """The base model's own pictures, to compare with. The adapter is switched off for them."""
-        if not self._missing(BASE):
-            return
-        set_strength(0.0)
-        try:
+    def draw_base(self, pipeline: Pipeline) -> None:
+        """The base model's own pictures, to compare with: drawn before anything is learned."""
+        if self._missing(BASE):
             self._draw(pipeline, BASE)
-        finally:
-            set_strength(1.0)
 
     def draw_due(self, pipeline: Pipeline, steps_done: int) -> None:
         """The pictures of this point of the run. A failure is told, and does not end the run."""

@@ -68,8 +68,6 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         dtype=preparation.dtype,
         device=preparation.device,
     )
-    if state is not None:
-        trained.restore(state)
     pipeline = Pipeline(
         unet=unet,
         schedule=trained.learner.objective.schedule,
@@ -77,6 +75,10 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         encode=text.encode if text is not None else _from_memory(prompt_states),
         decode=_decoding(vae, preparation.device),
     )
+    if session.drawer.requests:
+        session.drawer.draw_base(pipeline)  # nothing has been learned yet, so this is the base
+    if state is not None:
+        trained.restore(state)
     return _train(session, store, trained, pipeline, position)
 
 
@@ -115,13 +117,12 @@ def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline,
     saver = Saver(
         folder=folder,
         trained=trained,
-        spec=preparation.base.spec,
+        family=preparation.base.family,
         settings=settings.save,
         metadata=lambda position: file_metadata(preparation, position, started_at=started_at),
     )
     saver.remove_surplus()
     if drawer.requests:
-        drawer.draw_base(pipeline, trained.adapter.set_strength)
         drawer.draw_due(pipeline, position.step)
 
     def measure() -> float:

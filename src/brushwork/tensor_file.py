@@ -17,7 +17,15 @@ from torch import Tensor
 from brushwork.atomic import written_beside
 from brushwork.errors import UserError
 
-_TYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_TYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+}
 
 LEGACY_HASH_PART = (0x100000, 0x10000)
 """Start and length of the part that the oldest hash of the field looks at."""
@@ -49,7 +57,8 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """What stands before the numbers: the length of the JSON, then metadata and places of the tensors as JSON."""
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
-    for name, tensor in _in_file_order(tensors):
+    for name in _in_file_order(tensors):
+        tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
         entries[name] = {
             "dtype": _TYPE_NAMES[tensor.dtype],
@@ -64,8 +73,8 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 def data_of(tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
     """The numbers, tensor by tensor, in the order of the file."""
-    for _, tensor in _in_file_order(tensors):
-        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    for name in _in_file_order(tensors):
+        yield tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def data_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -88,5 +97,7 @@ def legacy_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> s
     return digest.hexdigest()[:8]
 
 
-def _in_file_order(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    return sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+def _in_file_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names. Tensors are looked at one by one: a mapping may read them from a file as they are asked for."""
+    sizes = {name: tensors[name].element_size() for name in tensors}
+    return sorted(sizes, key=lambda name: (-sizes[name], name))
