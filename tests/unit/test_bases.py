@@ -690,8 +690,9 @@ def test_a_fingerprint_is_remembered_until_the_file_changes(folder: Path, monkey
         assert open_base(str(folder)).fingerprint("unet") == first
 
     path = folder / "unet" / FILES["unet"]
-    tensors = {name: tensor + 1 for name, tensor in load_file(path).items()}
-    save(tensors, path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # the size stays the same
+    path.write_bytes(content)
 
     assert open_base(str(folder)).fingerprint("unet") != first
 
