@@ -1,8 +1,8 @@
 """Our adapter files of SD 1.5 and SDXL, every module at full shape, in the programs that people load them with.
 
-diffusers with PEFT (development dependencies), refiners and the key lists of sd-mecha (installed by `make test-full`),
-and stable-diffusion.cpp (the program named by SD_CLI, else `sd-cli` on the path). Networks whose numbers do not matter
-get no memory: they are built on the meta device. The SDXL cases take minutes, 11 GB of memory and 7 GB of disk.
+diffusers with PEFT (development dependencies), refiners and the key lists of sd-mecha (`make test-full` installs
+them), and stable-diffusion.cpp (the program named by SD_CLI, else `sd-cli` on the path). Networks whose numbers do
+not matter get no memory: they are built on the meta device. The SDXL cases take minutes, 11 GB of memory, 7 of disk.
 """
 
 import os
