@@ -152,6 +152,12 @@ def test_the_box_fits_whom_the_frame_shows(monkeypatch: pytest.MonkeyPatch) -> N
         assert abs(box_with_prop[2] - box[2]) < 9, "the hand is further out, but what it holds is not in the box"
 
 
+def test_the_box_of_somebody_in_the_air_ends_above_their_shadow() -> None:
+    on_the_ground, in_the_air = (draw_with_box(replace(CALM, pose=pose), 128)[1] for pose in ("stands", "jumps"))
+
+    assert in_the_air[3] < on_the_ground[3] - 8
+
+
 def test_a_nearer_camera_shows_more_of_somebody() -> None:
     shares = []
     for camera in ("wide", "full body", "half body", "portrait"):

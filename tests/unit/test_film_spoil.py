@@ -105,7 +105,8 @@ def test_good_frames_show_the_unspoiled_lead() -> None:
     assert {kind for frame in frames for kind in frame.spoils} == set(SPOILS)
     assert 0.4 < sum(frame.scene.character == LEAD for frame in frames) / len(frames) < 0.8
     assert frames == list(shoot(5, 1500, lead=0.6, spoiled=0.3))
-    assert frames[:200] == list(shoot(5, 200, lead=0.6, spoiled=0.3))
+    for cut in range(3, 200, 7):
+        assert frames[:cut] == list(shoot(5, cut, lead=0.6, spoiled=0.3))
 
 
 def test_a_film_on_disk_tells_the_truth_of_every_frame(tmp_path: Path) -> None:
