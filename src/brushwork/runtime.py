@@ -1,5 +1,6 @@
 """Where the program computes, in which precision, and where its random numbers come from."""
 
+import gc
 import hashlib
 
 import psutil
@@ -56,6 +57,13 @@ def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     The draws are made on the CPU and moved, so that every device and every batch size sees the same numbers.
     """
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *index))
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what networks that were let go of still hold, before the next one is loaded."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:

@@ -7,14 +7,11 @@ import torch
 from torch import nn
 
 from brushwork.config.schema import OptimizerConfig, Settings
-from brushwork.diffusion.prediction import check_prediction
-from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.lora.inject import Adapter, inject
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState, component_of
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.unet import UNet
-from brushwork.models.weights import Base
 from brushwork.training import ema
 from brushwork.training.checkpoint import Position, State, optimizer_moments, restore_moments
 from brushwork.training.loop import Learner
@@ -27,10 +24,6 @@ class Trained:
 
     learner: Learner
     adapter: Adapter
-
-    def adapter_state(self) -> AdapterState:
-        """The adapter as it is now."""
-        return self.adapter.state()
 
     def ema_state(self) -> AdapterState | None:
         """The running mean of the adapter, where one is kept."""
@@ -57,25 +50,26 @@ class Trained:
         )
 
     def restore(self, state: State) -> None:
-        """Take the weights, the optimizer's memory and the running mean of a saved state."""
+        """Take the weights, the optimizer's memory and the running mean of a saved state.
+
+        Raises:
+            UserError: the settings now make an adapter of another shape.
+        """
         learner = self.learner
-        with torch.no_grad():
-            for name, parameter in learner.parameters.items():
-                parameter.copy_(state.parameters[name])
-            if learner.ema is not None:
-                kept = state.ema or state.parameters  # the mean was switched on since: it begins here
-                for name, mean in learner.ema.items():
-                    mean.copy_(kept[name])
+        self.adapter.load(state.adapter())
+        if learner.ema is not None:
+            kept = state.ema or state.parameters  # the mean was switched on since: it begins here
+            for name, mean in learner.ema.items():
+                mean.copy_(kept[name])
         restore_moments(learner.optimizer, learner.parameters, state.moments)
 
 
 def make_learner(
     unet: UNet,
     text: TextEncoders | None,
-    base: Base,
     settings: Settings,
     *,
-    scaling_factor: float,
+    objective: Objective,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Trained:
@@ -99,8 +93,6 @@ def make_learner(
         seed=settings.train.seed,
     )
     unet.set_checkpointing(settings.train.checkpointing)
-    schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=base.zero_terminal_snr)
-    check_prediction(base.prediction, schedule)
     parameters = named_parameters(adapter)
     learner = Learner(
         unet=unet,
@@ -109,13 +101,7 @@ def make_learner(
         optimizer=make_optimizer(parameters, settings.optimizer),
         ema=None if settings.train.ema_decay is None else ema.start(parameters),
         set_dropout_key=adapter.set_dropout_key,
-        objective=Objective(
-            schedule=schedule,
-            prediction=base.prediction,
-            scaling_factor=scaling_factor,
-            min_snr_gamma=settings.loss.min_snr_gamma,
-            noise_offset=settings.loss.noise_offset,
-        ),
+        objective=objective,
         dtype=dtype,
         device=device,
     )
@@ -135,10 +121,9 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerCo
     """AdamW with one group for the UNet and one for the text encoders, each with its own `base_rate`."""
     unet = [parameter for name, parameter in parameters.items() if component_of(name) == "unet"]
     text = [parameter for name, parameter in parameters.items() if component_of(name) != "unet"]
-    text_rate = settings.text_encoder_learning_rate or settings.learning_rate
     groups = [
         {"params": group, "lr": rate, "base_rate": rate}
-        for group, rate in ((unet, settings.learning_rate), (text, text_rate))
+        for group, rate in ((unet, settings.learning_rate), (text, settings.text_rate))
         if group
     ]
     return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)

@@ -24,7 +24,6 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
     """
     settings, base, budget = preparation.settings, preparation.base, preparation.budget
     lora, optimizer = settings.lora, settings.optimizer
-    text_rate = optimizer.text_encoder_learning_rate or optimizer.learning_rate
     facts = TrainingFacts(
         name=settings.name,
         family=base.family,
@@ -35,7 +34,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         network_args=_convolution_arguments(preparation),
         learning_rate=optimizer.learning_rate,
         unet_learning_rate=optimizer.learning_rate,
-        text_encoder_learning_rate=text_rate if lora.text_encoder else None,
+        text_encoder_learning_rate=optimizer.text_rate if lora.text_encoder else None,
         started_at=started_at,
         finished_at=time.time(),
         steps=position.step,

@@ -39,13 +39,13 @@ class Saver:
             files.append(self.folder.step_file(due.step_file))
         if due.final_file:
             files.append(self.folder.final_file)
+        if due.lowest_loss_file:
+            files.append(self.folder.lowest_loss_file)
         mean = self.trained.ema_state()
         for file in files:
-            self.write(file, self.trained.adapter_state(), position)
+            self.write(file, self.trained.adapter.state(), position)
             if mean is not None:
                 self.write(self.folder.ema_file(file), mean, position)
-        if due.lowest_loss_file:
-            self.write(self.folder.lowest_loss_file, self.trained.adapter_state(), position)
         write_state(self.folder.state_file, self.trained.state(position, self.spec.family))
         self.remove_surplus()
 
