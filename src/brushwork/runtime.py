@@ -9,6 +9,7 @@ import torch
 from brushwork.errors import UserError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""The names of number types in settings, files and messages."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -43,6 +44,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision not in PRECISIONS:
         raise UserError(f"unknown precision {precision!r}.", fix="use auto, bf16, fp16 or fp32")
     return PRECISIONS[precision]
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """What a number type is called in settings, files and messages: `bf16`, `fp16`, `fp32`, else torch's name."""
+    names = {known: name for name, known in PRECISIONS.items()}
+    return names.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def derive_seed(seed: int, purpose: str, *index: int) -> int:

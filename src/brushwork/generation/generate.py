@@ -32,7 +32,7 @@ from brushwork.generation.prompts import PromptLine, Request, known_sampler, par
 from brushwork.generation.prompts import choose as choose_prompts
 from brushwork.models.text import TextStates
 from brushwork.models.weights import Base, open_configured
-from brushwork.runtime import pick_device, pick_dtype, release_memory
+from brushwork.runtime import pick_device, pick_dtype, precision_name, release_memory
 
 LORA = str | Path | tuple[str | Path, float] | Wanted
 PROMPTS_AT_ONCE = 16
@@ -214,7 +214,7 @@ def _extra(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: to
         "zero_terminal_snr": base.zero_terminal_snr,
         "clip_skip": model.clip_skip,
         "max_tokens": model.max_tokens,
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": precision_name(dtype),
         "loras": [adapter.record() for adapter in adapters],
     }
 

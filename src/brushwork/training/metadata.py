@@ -3,16 +3,11 @@
 import time
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import Literal, cast
-
-import torch
 
 from brushwork.lora.metadata import Folder, TrainingFacts, training_metadata
-from brushwork.runtime import derive_seed
+from brushwork.runtime import derive_seed, precision_name
 from brushwork.training.checkpoint import Position
 from brushwork.training.prepare import Picture, Preparation
-
-PRECISION_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 def file_metadata(preparation: Preparation, position: Position, *, started_at: float) -> dict[str, str]:
@@ -56,7 +51,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         warmup_steps=settings.schedule.warmup_steps,
         optimizer=optimizer.name,
         max_grad_norm=optimizer.max_grad_norm,
-        precision=cast(Literal["bf16", "fp16", "fp32"], PRECISION_NAMES[preparation.dtype]),
+        precision=precision_name(preparation.dtype),
         clip_skip=settings.model.clip_skip if base.family == "sd15" else None,
         max_tokens=settings.model.max_tokens,
         cache_text=preparation.caches_text,
