@@ -1,5 +1,6 @@
 """Where the program computes, in which precision, and where its random numbers come from."""
 
+import gc
 import hashlib
 
 import psutil
@@ -8,6 +9,7 @@ import torch
 from brushwork.errors import UserError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""The names of number types in settings, files and messages."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -44,6 +46,12 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[precision]
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """What a number type is called in settings, files and messages: `bf16`, `fp16`, `fp32`, else torch's name."""
+    names = {known: name for name, known in PRECISIONS.items()}
+    return names.get(dtype, str(dtype).removeprefix("torch."))
+
+
 def derive_seed(seed: int, purpose: str, *index: int) -> int:
     """A 63-bit seed that is a pure function of the run's seed, what the numbers are for, and where they are used."""
     text = "/".join([str(seed), purpose, *map(str, index)])
@@ -56,6 +64,13 @@ def generator(seed: int, purpose: str, *index: int) -> torch.Generator:
     The draws are made on the CPU and moved, so that every device and every batch size sees the same numbers.
     """
     return torch.Generator().manual_seed(derive_seed(seed, purpose, *index))
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what networks that were let go of still hold, before the next one is loaded."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: torch.device) -> int:

@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
-    {"errors", "atomic", "places", "tensor_file"},
-    {"config", "records", "runtime", "machine"},
+    {"errors", "atomic", "places"},
+    {"config", "records", "runtime", "machine", "tensor_file"},
     {"models", "diffusion", "cache", "data"},
     {"lora"},
     {"generation"},

@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import brushwork.training.loop as loop_module
+from brushwork.cache.store import Store
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.lora.files import read_adapter
@@ -104,15 +105,15 @@ def test_a_signal_finishes_the_step_and_the_same_command_goes_on(
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    whole = run(pictures, tmp_path / "whole", train__max_steps="30")
+    whole = run(pictures, tmp_path / "whole", train__max_steps="10")
     threading.Thread(target=stop).start()
-    stopped = run(pictures, tmp_path / "stopped", train__max_steps="30")
+    stopped = run(pictures, tmp_path / "stopped", train__max_steps="10")
 
     assert not stopped.finished
-    assert 0 < stopped.step < 30
+    assert 0 < stopped.step < 10
     assert not (tmp_path / "stopped" / "lora.safetensors").exists()
 
-    again = run(pictures, tmp_path / "stopped", train__max_steps="30")
+    again = run(pictures, tmp_path / "stopped", train__max_steps="10")
     assert again.finished
     assert whole.adapter is not None
     assert again.adapter is not None
@@ -138,6 +139,25 @@ def test_changed_settings_are_refused_with_the_difference_unless_accepted(pictur
 
     result = run(pictures, tmp_path / "run", train__max_steps="6", accept_changes=True)
     assert (result.finished, result.step) == (True, 6)
+
+
+def test_changes_that_a_run_cannot_take_are_refused_and_leave_it_as_it_was(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.suffix in (".toml", ".json")}
+
+    for changes in (
+        {"lora__rank": "4"},
+        {"lora__targets": "kohya"},
+        {"lora__text_encoder": "true"},
+        {"lora__targets": "attention"},
+    ):
+        with pytest.raises(UserError, match=r"what .*run has learned does not fit these settings"):
+            run(pictures, tmp_path / "run", train__max_steps="6", accept_changes=True, **changes)
+    with pytest.raises(UserError, match=r"is finished, so there is nothing left .*\n +save\.layout: kohya -> peft"):
+        run(pictures, tmp_path / "run", save__layout="peft", accept_changes=True)
+
+    assert {path: path.read_bytes() for path in before} == before
+    assert resume(tmp_path / "run", console=Console(file=StringIO())).finished
 
 
 def test_a_changed_picture_or_caption_is_refused_unless_accepted(tmp_path: Path) -> None:
@@ -199,6 +219,89 @@ def test_an_overflow_under_loss_scaling_skips_the_update_and_is_counted(
     assert state.position.loss_scale.scale == 2.0 ** (131 - skipped)
     steps = {int(step) for step in state.moments.get("step", {}).values()}
     assert steps == {6 - skipped}
+
+
+def test_a_held_out_loss_that_is_not_finite_is_told_and_never_the_lowest(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brushwork.training import session
+
+    losses = iter([0.5, float("nan"), 0.6, 0.7])
+    monkeypatch.setattr(session, "held_out_loss", lambda *arguments, **keywords: next(losses))
+
+    result = run(pictures, tmp_path / "run", train__batch_size="8", validation__data="0.2")
+
+    assert [row["held_out_loss"] for row in rows(result)] == [0.5, None, 0.6, 0.7]
+    assert "held-out loss of step 2 is not finite" in (tmp_path / "run" / "log.txt").read_text()
+    lowest = read_state(tmp_path / "run" / "state" / "state.safetensors").position.lowest
+    assert lowest is not None
+    assert (lowest.loss, lowest.step) == (0.5, 1)
+
+
+def test_another_seed_drops_other_activations(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brushwork.lora.inject import Adapter
+
+    keys: list[int | None] = []
+    monkeypatch.setattr(Adapter, "set_dropout_key", lambda self, key: keys.append(key))
+    for seed in ("0", "1"):
+        run(pictures, tmp_path / seed, train__seed=seed, train__accumulation="2", train__max_steps="2")
+
+    drawn = [key for key in keys if key is not None]
+    assert len(set(drawn)) == len(drawn) == 8
+
+
+def test_a_running_mean_lies_beside_every_file(pictures: Path, tmp_path: Path) -> None:
+    run(pictures, tmp_path / "run", train__ema_decay="0.9", save__every_steps="2", train__max_steps="6")
+
+    names = {path.stem for path in (tmp_path / "run").glob("*.safetensors")}
+    plain = {name for name in names if not name.endswith("-ema")}
+    assert plain == {"lora", "lora-000001", "lora-lowest-loss", "lora-step00000002", "lora-step00000004"}
+    assert names - plain == {f"{name}-ema" for name in plain}
+
+
+def test_a_cache_that_is_emptied_during_a_run_is_told_and_filled_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop_module.loss_per_picture
+    folder = {"cache__folder": f"'{tmp_path / 'cache'}'"}
+
+    def emptying(*arguments: object, **keywords: object) -> torch.Tensor:
+        Store(tmp_path / "cache").prune()
+        return real(*arguments, **keywords)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "loss_per_picture", emptying)
+        with pytest.raises(UserError, match=r"was changed while the run was reading the cache: it is not there"):
+            run(pictures, tmp_path / "run", **folder)
+
+    assert run(pictures, tmp_path / "run", **folder).finished
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__clip_skip": "3"}, r"model\.clip_skip is 3; SDXL"),
+        ({"model__zero_terminal_snr": "on"}, r"the prediction is epsilon"),
+        ({"lora__targets": "to_querry"}, r"no layer of this base is named"),
+        ({"validation__data": "1.5"}, r"a share lies between 0 and 1, found 1\.5"),
+    ],
+    ids=["clip_skip", "zero-terminal", "targets", "share"],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_encoded(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], message: str
+) -> None:
+    from brushwork.models.weights import Base
+
+    def load(*arguments: object, **keywords: object) -> None:
+        raise AssertionError("a network was loaded")
+
+    for name in ("load_vae", "load_text", "load_unet"):
+        monkeypatch.setattr(Base, name, load)
+
+    with pytest.raises(UserError, match=message):
+        run(pictures, tmp_path / "run", **changes)
 
 
 def test_a_failing_sample_does_not_end_the_run(

@@ -398,7 +398,7 @@ def test_numbers_that_fp16_cannot_hold_are_not_written(tmp_path: Path) -> None:
     large = LoRAWeights(state[name].down * 1e7, state[name].up, 1.0)
     (tmp_path / "a.safetensors").write_text("what was here before")
 
-    with pytest.raises(UserError, match="float16 cannot hold"):
+    with pytest.raises(UserError, match="fp16 cannot hold"):
         write_adapter(tmp_path / "a.safetensors", {**state, name: large}, spec=SD15, dtype=torch.float16)
 
     assert (tmp_path / "a.safetensors").read_text() == "what was here before"

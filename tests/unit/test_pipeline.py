@@ -138,7 +138,7 @@ def test_the_network_computes_in_its_own_type_and_the_sampler_in_float32() -> No
 def test_numbers_that_are_not_finite_are_refused_with_the_prompt() -> None:
     drawing = pipeline(SMALL_SD15)
     drawing.unet.conv_out.weight.fill_(float("inf"))
-    with pytest.raises(UserError, match=r"not finite for 'prompt 3' \(seed 3, computed in float32\)"):
+    with pytest.raises(UserError, match=r"not finite for 'prompt 3' \(seed 3, computed in fp32\)"):
         drawing.latents([request(3)])
 
 

@@ -14,6 +14,7 @@ from brushwork.training.learner import make_learner
 from brushwork.training.plan import count_cut_captions, count_what_learns, needed_space, show_plan
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.run_folder import RunFolder
+from brushwork.training.step import Objective
 
 
 def planned(tmp_path: Path, *overrides: str) -> Preparation:
@@ -37,8 +38,9 @@ def test_the_parameters_that_are_counted_are_those_that_learn(tmp_path: Path, ov
     unet = plan.base.load_unet(dtype=plan.dtype, device="cpu")
     text = plan.base.load_text(dtype=plan.dtype, device="cpu")
 
+    objective = Objective(schedule=plan.schedule, prediction="epsilon", scaling_factor=1.0)
     trained = make_learner(
-        unet, text, plan.base, plan.settings, scaling_factor=1.0, dtype=plan.dtype, device=plan.device
+        unet, text, plan.base, plan.settings, objective=objective, dtype=plan.dtype, device=plan.device
     )
 
     for component, (modules, parameters) in count_what_learns(plan).items():
@@ -87,3 +89,30 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_starts(
         show_plan(
             Console(file=StringIO()), planned(tmp_path), RunFolder(tmp_path / "run", "lora"), num_sample_prompts=0
         )
+
+
+def test_brackets_in_captions_and_folders_are_shown_as_they_are(tmp_path: Path) -> None:
+    page = Console(file=StringIO(), width=400)
+    draw_folder(tmp_path / "my [bold]set[/bold]", count=1, size=64, seed=2)
+    next((tmp_path / "my [bold]set[/bold]").glob("*.txt")).write_text("a fox [red] in a hat [/x]")
+    settings = resolve(overrides=["train.device=cpu", "data.resolution=64"]).settings
+    plan = prepare(tmp_path / "my [bold]set[/bold]", settings)
+
+    show_plan(page, plan, RunFolder(tmp_path / "run [/y]", "lora"), num_sample_prompts=0)
+
+    shown = page.file.getvalue()  # type: ignore[attr-defined]
+    for text in ("a fox [red] in a hat [/x]", "my [bold]set[/bold]", "run [/y]"):
+        assert text in shown, text
+
+
+def test_a_caption_of_a_thousand_words_does_not_fill_the_screen(tmp_path: Path) -> None:
+    page = Console(file=StringIO(), width=100)
+    planned(tmp_path)
+    for file in (tmp_path / "data").glob("*.txt"):
+        file.write_text("fox " * 1000)
+
+    show_plan(page, planned(tmp_path), RunFolder(tmp_path / "run", "lora"), num_sample_prompts=0)
+
+    shown = page.file.getvalue()  # type: ignore[attr-defined]
+    assert len(shown.splitlines()) < 40
+    assert "(3999 characters)" in shown

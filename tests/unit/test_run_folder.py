@@ -50,9 +50,10 @@ def test_a_folder_held_by_a_living_process_is_refused(tmp_path: Path) -> None:
         child.communicate(b"\n")
 
 
-@pytest.mark.parametrize("content", ["", f"{os.getpid()} 1.0", "999999999 1.0", "nonsense"])
+@pytest.mark.parametrize("content", ["", "OWN 1.0", "999999999 1.0", "nonsense"])
 def test_the_hold_of_a_dead_process_is_ignored(tmp_path: Path, content: str) -> None:
-    (tmp_path / "run.lock").write_text(content)
+    # OWN: a process of the same number that began at another time, as after a restart of the machine
+    (tmp_path / "run.lock").write_text(content.replace("OWN", str(os.getpid())))
 
     with RunFolder(tmp_path, "a").locked():
         assert (tmp_path / "run.lock").read_text().startswith(str(os.getpid()))

@@ -86,12 +86,10 @@ def test_an_overflow_in_fp16_is_refused_with_the_row_and_what_to_do() -> None:
 
     overflowing = ours(tensors, torch.float16)
     assert mean.isfinite().all()
-    with pytest.raises(
-        UserError, match=r"float16 made latents that are not finite \(row 1 of a batch of 2\)"
-    ) as caught:
+    with pytest.raises(UserError, match=r"fp16 made latents that are not finite \(row 1 of a batch of 2\)") as caught:
         overflowing.encode(batch)
     assert "sdxl-vae-fp16-fix" in str(caught.value)
-    with pytest.raises(UserError, match=r"float16 made pixels that are not finite"):
+    with pytest.raises(UserError, match=r"fp16 made pixels that are not finite"):
         overflowing.decode(torch.ones(1, 4, 4, 4))
 
 

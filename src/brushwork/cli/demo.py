@@ -9,11 +9,12 @@ from brushwork.cli.overrides import AsJson, Overrides
 
 NUM_PICTURES = 24
 SIZE = 128
+STYLE = "flat"
 PROMPTS = """\
-a red fox with a blue scarf stands in a snowy forest at night, smiling, full body
-a red fox with a blue scarf waves on a beach at noon, half body
-a red fox with a blue scarf sleeps in the mountains at sunset, full body
-a red fox with a blue scarf in a little town in the morning, surprised, close-up
+a red fox with a blue scarf standing in a snowy forest at night, smiling, full body, flat colours
+a red fox with a blue scarf waving on a beach at noon, half body, flat colours
+a red fox with a blue scarf wearing a red raincoat sleeping in a little town at sunset, full body, flat colours
+a red fox with a blue scarf in the mountains in the morning, surprised, portrait, flat colours
 """
 
 
@@ -34,7 +35,7 @@ def demo(
     from brushwork.training.run import train
 
     pictures, prompts = out / "pictures", out / "prompts.txt"
-    draw_folder(pictures, count=NUM_PICTURES, size=SIZE, seed=0)
+    draw_folder(pictures, count=NUM_PICTURES, size=SIZE, seed=0, style=STYLE)
     write_text(prompts, PROMPTS)
     given = ["name='fox'", f"sample.prompts={str(prompts)!r}"]
     result = train(pictures, out=out / "run", recipe="tiny", overrides=[*given, *(overrides or [])])

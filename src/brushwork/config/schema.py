@@ -167,6 +167,11 @@ class OptimizerConfig(Section):
     max_grad_norm: float | None = Field(1.0, gt=0)
     """The gradient is scaled down to this norm."""
 
+    @property
+    def text_rate(self) -> float:
+        """The step size that the text encoders' adapters really have."""
+        return self.learning_rate if self.text_encoder_learning_rate is None else self.text_encoder_learning_rate
+
 
 class ScheduleConfig(Section):
     """The learning rate over the run: section `[schedule]`."""

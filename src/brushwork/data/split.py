@@ -15,7 +15,7 @@ def hold_out(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     """
     if not 0 < share < 1:
         raise UserError(
-            f"validation.data: a share lies between 0 and 1, found {share}.", fix="--set validation.data=0.1"
+            f"validation.data: a share lies between 0 and 1, found {share}.", fix="--validation 0.1, or a folder"
         )
     digests = {sample.digest for sample in dataset.samples}
     if len(digests) < 2:

@@ -5,7 +5,6 @@ holds some of the pictures already is continued: what is there with the same par
 otherwise is refused, never replaced.
 """
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from brushwork.atomic import PARTIAL_SUFFIX, written_beside
 from brushwork.config.load import resolve
 from brushwork.config.schema import ModelConfig, Settings
 from brushwork.data.layout import CONTACT_SHEET
+from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.samplers import timesteps_for
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
@@ -31,8 +31,8 @@ from brushwork.generation.pipeline import Pipeline, kind
 from brushwork.generation.prompts import PromptLine, Request, known_sampler, parse_size, read_lines
 from brushwork.generation.prompts import choose as choose_prompts
 from brushwork.models.text import TextStates
-from brushwork.models.weights import Base, open_base
-from brushwork.runtime import pick_device, pick_dtype
+from brushwork.models.weights import Base, open_configured
+from brushwork.runtime import pick_device, pick_dtype, precision_name, release_memory
 
 LORA = str | Path | tuple[str | Path, float] | Wanted
 PROMPTS_AT_ONCE = 16
@@ -116,7 +116,7 @@ def generate(
     lines = _prompt_lines(prompt, prompts)
     device = pick_device(settings.train.device)
     dtype = pick_dtype(settings.train.precision, device)
-    opened = _open(settings.model)
+    opened = open_configured(settings.model)
     adapters = [choose(lora, spec=opened.spec, ema=ema) for lora in asked]
 
     sample = settings.sample
@@ -133,6 +133,7 @@ def generate(
     )
     requests = choose_prompts(lines, defaults, num_images=num_images)
     schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=opened.zero_terminal_snr)
+    check_prediction(opened.prediction, schedule)
     for name, num_steps in {(request.sampler, request.steps) for request in requests}:
         timesteps_for(name, schedule=schedule, num_steps=num_steps)  # refuses what the sampler cannot do, now
 
@@ -151,7 +152,7 @@ def generate(
     if todo:
         _make_ready(folder)
         pipeline, applied = _load(
-            opened, settings.model, adapters, _texts(todo), dtype, device, fuse=fuse, low_memory=low_memory
+            opened, schedule, settings.model, adapters, _texts(todo), dtype, device, fuse=fuse, low_memory=low_memory
         )
         for line in applied:
             console.print(str(line), highlight=False, markup=False)
@@ -204,16 +205,6 @@ def _wanted(lora: LORA) -> Wanted:
             return Wanted(Path(lora))
 
 
-def _open(model: ModelConfig) -> Base:
-    return open_base(
-        model.base,
-        vae=model.vae,
-        offline=model.offline,
-        prediction=model.prediction,
-        zero_terminal_snr=model.zero_terminal_snr,
-    )
-
-
 def _extra(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: torch.dtype) -> dict[str, Any]:
     """What decides the pixels besides the request. No folders: pictures are given away."""
     return {
@@ -223,7 +214,7 @@ def _extra(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: to
         "zero_terminal_snr": base.zero_terminal_snr,
         "clip_skip": model.clip_skip,
         "max_tokens": model.max_tokens,
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": precision_name(dtype),
         "loras": [adapter.record() for adapter in adapters],
     }
 
@@ -235,6 +226,7 @@ def _texts(jobs: Iterable[Job]) -> list[str]:
 
 def _load(
     base: Base,
+    schedule: NoiseSchedule,
     model: ModelConfig,
     adapters: Sequence[Chosen],
     texts: Sequence[str],
@@ -249,7 +241,7 @@ def _load(
     text_counts = put_on(encoders.modules, adapters, fused=fuse)
     states = _encoded(encoders.encode, texts)
     del encoders
-    _release(device)
+    release_memory(device)
 
     unet = base.load_unet(dtype=dtype, device=device)
     unet_counts = put_on({"unet": unet}, adapters, fused=fuse)
@@ -263,7 +255,7 @@ def _load(
 
     pipeline = Pipeline(
         unet=unet,
-        schedule=NoiseSchedule.scaled_linear(zero_terminal_snr=base.zero_terminal_snr),
+        schedule=schedule,
         prediction=base.prediction,
         encode=lambda prompts: _stacked([states[prompt] for prompt in prompts]),
         decode=decode,
@@ -294,12 +286,6 @@ def _stacked(states: Sequence[TextStates]) -> TextStates:
     """B of (L, D) and (P,) -> (B, L, D) and (B, P)"""
     pooled = [state.pooled for state in states if state.pooled is not None]
     return TextStates(torch.stack([state.context for state in states]), torch.stack(pooled) if pooled else None)
-
-
-def _release(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _draw(pipeline: Pipeline, todo: Sequence[Job], batch_size: int, console: Console) -> None:

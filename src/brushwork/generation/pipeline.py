@@ -30,7 +30,7 @@ from brushwork.generation.prompts import Request
 from brushwork.models.spec import PIXELS_PER_LATENT
 from brushwork.models.text import TextStates
 from brushwork.models.unet import UNet
-from brushwork.runtime import generator
+from brushwork.runtime import generator, precision_name
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,6 @@ def _refuse_not_finite(latents: Tensor, requests: Sequence[Request], dtype: torc
         if not latent.isfinite().all():
             raise UserError(
                 f"the network gave numbers that are not finite for {request.prompt!r} (seed {request.seed}, computed "
-                f"in {str(dtype).removeprefix('torch.')}).",
+                f"in {precision_name(dtype)}).",
                 fix="use bf16 or fp32, a lower LoRA strength, or look at the adapter with `brushwork inspect FILE`",
             )

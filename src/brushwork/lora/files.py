@@ -21,6 +21,7 @@ from brushwork.lora.metadata import metadata_for_layout
 from brushwork.lora.names import kohya_name
 from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
+from brushwork.runtime import precision_name
 from brushwork.tensor_file import read_tensors, write_tensors
 
 WrittenLayout = Literal["kohya", "diffusers", "peft"]
@@ -106,7 +107,7 @@ def write_adapter(
     for key, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(
-                f"{key} has numbers that {str(dtype).removeprefix('torch.')} cannot hold; {path} was not written.",
+                f"{key} has numbers that {precision_name(dtype)} cannot hold; {path} was not written.",
                 fix="--set save.precision=fp32",
             )
     write_tensors(path, tensors, metadata_for_layout(layout, tensors, state, spec, metadata or {}))

@@ -45,7 +45,7 @@ class Adapter:
         return {name: layer.weights() for name, layer in self.layers.items()}
 
     def load(self, state: AdapterState) -> None:
-        """Take the values of `state`, which must have the same layers, ranks and shapes."""
+        """Take the weights of `state`, which must have the same layers, ranks and shapes; alpha stays what it is."""
         _require_same_names(state, self.layers)
         for name, layer in self.layers.items():
             weights = state[name]
@@ -58,7 +58,6 @@ class Adapter:
             with torch.no_grad():
                 layer.down.copy_(weights.down)
                 layer.up.copy_(weights.up)
-            layer.alpha = weights.alpha
 
     def set_dropout_key(self, key: int | None) -> None:
         """Draw dropout masks from this key from now on (one for each step); None switches dropout off."""

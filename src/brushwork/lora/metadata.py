@@ -98,7 +98,7 @@ class TrainingFacts:
     warmup_steps: int = 0
     optimizer: str = "adamw"
     max_grad_norm: float | None = None
-    precision: Literal["bf16", "fp16", "fp32"] = "fp32"
+    precision: str = "fp32"
     clip_skip: int | None = None
     max_tokens: int = 75
     cache_latents: bool = True

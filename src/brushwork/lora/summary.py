@@ -6,6 +6,7 @@ from typing import Any
 
 from brushwork.lora.files import FILE_NAME, AdapterFile, read_adapter
 from brushwork.lora.state import component_of
+from brushwork.runtime import precision_name
 
 TOLD = {
     "ss_output_name": "name",
@@ -32,7 +33,7 @@ def summarise(path: Path) -> dict[str, Any]:
         "bytes": file.stat().st_size,
         "family": adapter.family,
         "layout": adapter.layout,
-        "precision": str(adapter.dtype).removeprefix("torch."),
+        "precision": precision_name(adapter.dtype),
         "modules": dict(Counter(component_of(name) for name in adapter.state)),
         "parameters": sum(each.down.numel() + each.up.numel() for each in adapter.state.values()),
         "modules_by_rank_and_alpha": _shapes(adapter),

@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import re
+import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -90,6 +91,7 @@ class SafetensorsFile(TensorFile):
         super().__init__((path,), headers, metadata)
         self._check_offsets(size)
         self._buffer: Tensor | None = None
+        self._buffer_in_use = threading.Lock()
 
     def _check_offsets(self, size: int) -> None:
         path, position = self.paths[0], 0
@@ -129,14 +131,15 @@ class SafetensorsFile(TensorFile):
     def _fill_cast(self, file: BinaryIO, flat: Tensor, key: str) -> None:
         """Read through one small buffer that is kept: memory that comes and goes between tensors that stay leaves
         holes, 1.3 GB of them for SDXL in bf16."""
-        if self._buffer is None:
-            self._buffer = torch.empty(_PIECE, dtype=torch.uint8)
-        pieces = self._buffer.view(self.headers[key].dtype)
-        for start in range(0, len(flat), len(pieces)):
-            target = flat[start : start + len(pieces)]
-            piece = pieces[: len(target)]
-            self._fill(file, piece, key)
-            target.copy_(piece)
+        with self._buffer_in_use:
+            if self._buffer is None:
+                self._buffer = torch.empty(_PIECE, dtype=torch.uint8)
+            pieces = self._buffer.view(self.headers[key].dtype)
+            for start in range(0, len(flat), len(pieces)):
+                target = flat[start : start + len(pieces)]
+                piece = pieces[: len(target)]
+                self._fill(file, piece, key)
+                target.copy_(piece)
 
 
 @final

@@ -133,7 +133,8 @@ def read_prediction(folder: Path) -> tuple[Prediction, bool]:
         )
     for key, expected in _SCHEDULE.items():
         value = config.get(key, expected)
-        same = math.isclose(value, expected) if isinstance(value, float) else value == expected
+        are_numbers = isinstance(value, int | float) and isinstance(expected, float)
+        same = math.isclose(value, expected) if are_numbers else value == expected
         if not same:
             raise UserError(
                 f"{path} says {key} = {value!r}; bases of SD 1.5 and SDXL have {expected!r}.",

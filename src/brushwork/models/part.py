@@ -15,8 +15,8 @@ from brushwork.errors import UserError
 from brushwork.models.checkpoint_file import TensorFile
 from brushwork.models.naming import CUTS, THIRDS, Origin
 from brushwork.places import user_cache_folder
+from brushwork.runtime import precision_name
 
-_SHORT_DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _FINGERPRINT_SCHEMA = 1
 
 
@@ -104,7 +104,7 @@ class Part(Mapping[str, Tensor]):
     def precision(self) -> str:
         """The type of its numbers: "fp16", or "fp16 and fp32" where they are mixed."""
         dtypes = {self.file.headers[origin.key].dtype for origin in self.origins.values()}
-        names = {_SHORT_DTYPES.get(dtype, str(dtype).removeprefix("torch.")) for dtype in dtypes}
+        names = {precision_name(dtype) for dtype in dtypes}
         return " and ".join(sorted(names))
 
     def fingerprint(self, *, settings: Mapping[str, Any]) -> str:

@@ -191,10 +191,10 @@ SDXL = UNetSpec(
 )
 
 TINY = UNetSpec(
-    channels=(64, 96, 160),
+    channels=(64, 96, 96),
     attention_depth=(0, 1, 2),
     mid_depth=2,
-    heads=(2, 3, 5),
+    heads=(2, 3, 3),
     layers_per_block=2,
     context_width=256,
     linear_projection=True,

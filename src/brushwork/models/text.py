@@ -97,25 +97,18 @@ class TextEncoders:
         clip_skip: int = 1,
         max_tokens: int = CHUNK_WORDS,
     ) -> None:
-        if max_tokens < CHUNK_WORDS or max_tokens % CHUNK_WORDS:
-            raise UserError(
-                f"base.max_tokens is {max_tokens}; prompts are read in chunks of 75.", fix="75, 150 or 225"
-            )
         self.modules: dict[str, nn.Module] = {name: modules[name] for name in sorted(modules)}
         self.num_chunks = max_tokens // CHUNK_WORDS
         self.clip_skip = clip_skip
         self._tokenizers = {name: Tokenizer(vocabularies[name]) for name in self.modules}
         for name, module in self.modules.items():
             _check(name, module, vocabularies[name])
-        num_layers = self._config("text_encoder").num_hidden_layers
-        if self.is_sdxl and clip_skip > 2:
-            raise UserError(
-                f"base.clip_skip is {clip_skip}; SDXL always reads the penultimate state.", fix="clip_skip=1"
-            )
-        if clip_skip > num_layers:
-            raise UserError(
-                f"base.clip_skip is {clip_skip}; the text encoder has {num_layers} layers.", fix="clip_skip=1"
-            )
+        check_reading(
+            num_layers=self._config("text_encoder").num_hidden_layers,
+            is_sdxl=self.is_sdxl,
+            clip_skip=clip_skip,
+            max_tokens=max_tokens,
+        )
 
     @property
     def is_sdxl(self) -> bool:
@@ -183,6 +176,28 @@ class TextEncoders:
 
     def _config(self, name: str) -> Any:
         return self.modules[name].config
+
+
+def check_reading(*, num_layers: int, is_sdxl: bool, clip_skip: int, max_tokens: int) -> None:
+    """Refuse a way of reading prompts that these encoders do not have; known before anything is loaded.
+
+    Args:
+        num_layers: of the first encoder.
+    """
+    if max_tokens < CHUNK_WORDS or max_tokens % CHUNK_WORDS:
+        raise UserError(
+            f"model.max_tokens is {max_tokens}; prompts are read in chunks of {CHUNK_WORDS}.",
+            fix=f"--set model.max_tokens={CHUNK_WORDS}, {2 * CHUNK_WORDS} or {3 * CHUNK_WORDS}",
+        )
+    if is_sdxl and clip_skip > 2:
+        raise UserError(
+            f"model.clip_skip is {clip_skip}; SDXL always reads the penultimate state.", fix="--set model.clip_skip=1"
+        )
+    if clip_skip > num_layers:
+        raise UserError(
+            f"model.clip_skip is {clip_skip}; the text encoder has {num_layers} layers.",
+            fix="--set model.clip_skip=1",
+        )
 
 
 def build_text_encoder(

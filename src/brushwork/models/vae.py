@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from brushwork.errors import UserError
 from brushwork.models.assembly import Renamed, assemble
+from brushwork.runtime import precision_name
 
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names of the attention's weights in files from before diffusers 0.15, SD 1.5's own among them."""
@@ -89,9 +90,9 @@ class VAE:
         finite = values.isfinite().flatten(1).all(dim=1)
         if not finite.all():
             bad = ", ".join(str(index) for index in (~finite).nonzero().flatten().tolist())
-            precision = str(self.dtype).removeprefix("torch.")
             raise UserError(
-                f"the VAE in {precision} made {what} that are not finite (row {bad} of a batch of {len(values)}).",
+                f"the VAE in {precision_name(self.dtype)} made {what} that are not finite "
+                f"(row {bad} of a batch of {len(values)}).",
                 fix=FIX_NOT_FINITE if self.dtype == torch.float16 else "the VAE's weights or the latents are damaged",
             )
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from brushwork.config.schema import ModelConfig
 from brushwork.errors import UserError
 from brushwork.models import configs
 from brushwork.models.assembly import assemble
@@ -28,7 +29,13 @@ from brushwork.models.single_file import (
     read_single_vae,
 )
 from brushwork.models.spec import Family, UNetSpec
-from brushwork.models.text import TextEncoders, build_text_encoder, canonical_name, empty_text_encoder
+from brushwork.models.text import (
+    TextEncoders,
+    build_text_encoder,
+    canonical_name,
+    check_reading,
+    empty_text_encoder,
+)
 from brushwork.models.unet import UNet
 from brushwork.models.vae import VAE, build_vae, empty_autoencoder
 from brushwork.models.vocabulary import END, PAD_OF_BIG_G, Vocabulary, packaged_vocabulary, read_vocabulary
@@ -194,6 +201,24 @@ def open_base(
     for part in opened.parts.values():
         part.check(_expected_shapes(part, opened.spec))
     return opened
+
+
+def open_configured(model: ModelConfig) -> Base:
+    """The base that the settings name, opened as they say; one that cannot read prompts so is refused here."""
+    base = open_base(
+        model.base,
+        vae=model.vae,
+        offline=model.offline,
+        prediction=model.prediction,
+        zero_terminal_snr=model.zero_terminal_snr,
+    )
+    check_reading(
+        num_layers=base.parts["text_encoder"].config["num_hidden_layers"],
+        is_sdxl=base.family == "sdxl",
+        clip_skip=model.clip_skip,
+        max_tokens=model.max_tokens,
+    )
+    return base
 
 
 def _open_folder(source: str, folder: Path, *, with_vae: bool, variant: str | None) -> Base:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from brushwork.cache.build import build_latents, build_text
-from brushwork.cache.store import Store
+from brushwork.cache.store import BadEntryError, Store
+from brushwork.errors import UserError
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
 from brushwork.training.interruption import Interruption
@@ -61,18 +63,36 @@ def fill_text(
 
 
 @dataclass(frozen=True)
+class Entries:
+    """The cache while a run reads it. What another process took away or spoiled meanwhile ends the run in words."""
+
+    store: Store
+
+    def read(self, key: str) -> dict[str, Tensor]:
+        """The tensors of an entry, on the CPU."""
+        try:
+            return self.store.read(key)
+        except (KeyError, BadEntryError) as error:
+            told = str(error) if isinstance(error, BadEntryError) else "it is not there any more"
+            raise UserError(
+                f"{self.store.path(key)} was changed while the run was reading the cache: {told}.",
+                fix="the same command makes it anew and goes on from the last saved state",
+            ) from error
+
+
+@dataclass(frozen=True)
 class CachedText:
     """Text states of captions, read from the cache."""
 
     preparation: Preparation
-    store: Store
+    entries: Entries
 
     def __call__(self, captions: Sequence[str]) -> TextStates:
         """B captions -> context (B, L, W) and, for SDXL, pooled (B, P), on the CPU."""
-        entries = [self.store.read(self.preparation.text_key(caption)) for caption in captions]
-        pooled = [entry["pooled"] for entry in entries if "pooled" in entry]
+        states = [self.entries.read(self.preparation.text_key(caption)) for caption in captions]
+        pooled = [each["pooled"] for each in states if "pooled" in each]
         return TextStates(
-            context=torch.stack([entry["context"] for entry in entries]),
+            context=torch.stack([each["context"] for each in states]),
             pooled=torch.stack(pooled) if pooled else None,
         )
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from brushwork.atomic import written_beside
 from brushwork.errors import UserError
+from brushwork.lora.layers import LoRAWeights
+from brushwork.lora.state import AdapterState
 from brushwork.training.loss_scale import LossScale
 
 FORMAT = "1"
@@ -74,9 +76,21 @@ class State:
     """Alpha of each adapted module."""
     family: str
 
+    def adapter(self, *, ema: bool = False) -> AdapterState:
+        """The adapter of the state, or its running mean, which must be there."""
+        tensors = self.ema if ema and self.ema is not None else self.parameters
+        return {
+            name: LoRAWeights(down=tensors[f"{name}.down"], up=tensors[f"{name}.up"], alpha=alpha)
+            for name, alpha in self.alphas.items()
+        }
+
 
 def write_state(path: Path, state: State) -> None:
-    """Replace the state file as a whole."""
+    """Replace the state file as a whole.
+
+    Raises:
+        UserError: the disk is full; the old file is then still there.
+    """
     tensors = {f"parameter/{name}": tensor for name, tensor in state.parameters.items()}
     for kind, values in state.moments.items():
         tensors |= {f"{kind}/{name}": tensor for name, tensor in values.items()}
@@ -91,7 +105,13 @@ def write_state(path: Path, state: State) -> None:
         "ema": state.ema is not None,
     }
     with written_beside(path) as partial:
-        save_file(tensors, partial, metadata={"brushwork_state": json.dumps(about, sort_keys=True)})
+        try:
+            save_file(tensors, partial, metadata={"brushwork_state": json.dumps(about, sort_keys=True)})
+        except SafetensorError as error:
+            raise UserError(
+                f"the state of the run could not be written to {path}: {error}.",
+                fix="make room on the disk, then give the same command again: it goes on from the state saved before",
+            ) from error
 
 
 def read_state(path: Path) -> State:

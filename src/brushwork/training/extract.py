@@ -7,11 +7,9 @@ from typing import Any
 from brushwork.errors import UserError
 from brushwork.lora import family
 from brushwork.lora.files import WrittenLayout, write_adapter
-from brushwork.lora.layers import LoRAWeights
-from brushwork.lora.state import AdapterState
 from brushwork.runtime import PRECISIONS
 from brushwork.tensor_file import read_tensors
-from brushwork.training.checkpoint import State, read_state
+from brushwork.training.checkpoint import read_state
 from brushwork.training.run_folder import is_run
 
 STATE_FILE = Path("state") / "state.safetensors"
@@ -55,7 +53,9 @@ def extract(
             f"{file} is of a run that trained the whole UNet (train.mode = full), so there is no adapter in it.",
             fix="go on with `brushwork resume`; the next file that it writes holds the network",
         )
-    adapter = adapter_of(read, ema=ema, source=file)
+    if ema and read.ema is None:
+        raise UserError(f"{file} holds no running mean; the run kept none.", fix="leave --ema away")
+    adapter = read.adapter(ema=ema)
     modules: family.Modules = {name: {"down": each.down, "up": each.up} for name, each in adapter.items()}
     spec, _ = family.resolve(modules, spec=None, metadata={}, source=str(file))
     metadata = {**_told_by_the_run(file), "ss_steps": str(read.position.step)}
@@ -80,14 +80,3 @@ def _told_by_the_run(state_file: Path) -> dict[str, str]:
         return {}
     files = sorted(run.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
     return read_tensors(files[-1])[1] if files else {}
-
-
-def adapter_of(state: State, *, ema: bool, source: Path) -> AdapterState:
-    """The adapter that a state holds: its weights, or their running mean."""
-    if ema and state.ema is None:
-        raise UserError(f"{source} holds no running mean; the run kept none.", fix="leave --ema away")
-    tensors = state.ema if ema and state.ema is not None else state.parameters
-    return {
-        name: LoRAWeights(down=tensors[f"{name}.down"], up=tensors[f"{name}.up"], alpha=alpha)
-        for name, alpha in state.alphas.items()
-    }

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brushwork.config.schema import OptimizerConfig, Settings
-from brushwork.diffusion.prediction import check_prediction
-from brushwork.diffusion.schedule import NoiseSchedule
+from brushwork.errors import UserError
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import Adapter, inject
 from brushwork.lora.layers import LoRAWeights
@@ -24,16 +23,32 @@ from brushwork.training.checkpoint import Position, State, optimizer_moments, re
 from brushwork.training.loop import Learner
 from brushwork.training.step import Objective
 
+Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
+"""Makes of parameters (or their running mean) what other programs read: path, parameters by name, metadata."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What learns: an adapter or the whole network. All that differs between the two is here."""
+
+    parameters: Mapping[str, nn.Parameter]
+    """float32, by name."""
+    copies: Mapping[str, nn.Parameter]
+    """See `Learner.copies`."""
+    set_dropout_key: Callable[[int | None], None]
+    alphas: Mapping[str, float]
+    """Alpha of each adapted module; empty where the whole network learns."""
+    load: Callable[[State], None]
+    """Takes the parameters of a saved state; raises a UserError where they have another shape."""
+    write: Write
+
 
 @dataclass(frozen=True)
 class Trained:
-    """A learner, with what makes a file of its parameters. Adapter and whole network differ in these values alone."""
+    """A learner with what is needed to save it and to go on."""
 
     learner: Learner
-    alphas: Mapping[str, float]
-    """Alpha of each adapted module; empty where the whole network learns."""
-    write: Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
-    """Writes parameters (or their running mean) as what other programs read: path, parameters, metadata."""
+    learning: Learning
 
     def state(self, position: Position, family: str) -> State:
         """Everything that a later process needs to go on from `position`."""
@@ -43,16 +58,18 @@ class Trained:
             parameters=dict(learner.parameters),
             moments=optimizer_moments(learner.optimizer, learner.parameters),
             ema=None if learner.ema is None else dict(learner.ema),
-            alphas=dict(self.alphas),
+            alphas=dict(self.learning.alphas),
             family=family,
         )
 
-    @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Take the weights, the optimizer's memory and the running mean of a saved state."""
+        """Take the weights, the optimizer's memory and the running mean of a saved state.
+
+        Raises:
+            UserError: the settings now make something of another shape.
+        """
         learner = self.learner
-        for name, parameter in learner.parameters.items():
-            parameter.copy_(state.parameters[name])
+        self.learning.load(state)
         learner.refresh_copies()
         if learner.ema is not None:
             kept = state.ema or state.parameters  # the mean was switched on since: it begins here
@@ -67,7 +84,7 @@ def make_learner(
     base: Base,
     settings: Settings,
     *,
-    scaling_factor: float,
+    objective: Objective,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Trained:
@@ -75,53 +92,28 @@ def make_learner(
 
     Args:
         text: the encoders where they are asked in every step; None where text states come from the cache.
+        base: what `unet` was loaded from.
     """
     unet.set_checkpointing(settings.train.checkpointing)
-    schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=base.zero_terminal_snr)
-    check_prediction(base.prediction, schedule)
-    objective = Objective(
-        schedule=schedule,
-        prediction=base.prediction,
-        scaling_factor=scaling_factor,
-        min_snr_gamma=settings.loss.min_snr_gamma,
-        noise_offset=settings.loss.noise_offset,
+    full = settings.train.mode == "full"
+    learning = whole_network(unet, base, settings) if full else adapter_beside(unet, text, base, settings)
+    learner = Learner(
+        unet=unet,
+        encode=TextEncoding(text, learns=settings.lora.text_encoder),
+        parameters=learning.parameters,
+        copies=learning.copies,
+        optimizer=make_optimizer(learning.parameters, settings.optimizer),
+        ema=None if settings.train.ema_decay is None else ema.start(learning.parameters),
+        set_dropout_key=learning.set_dropout_key,
+        objective=objective,
+        dtype=dtype,
+        device=device,
     )
-    chosen = (
-        _whole_network(unet, base, settings)
-        if settings.train.mode == "full"
-        else _adapter(unet, text, base, settings)
-    )
-    return Trained(
-        learner=Learner(
-            unet=unet,
-            encode=TextEncoding(text, learns=settings.lora.text_encoder),
-            parameters=chosen.parameters,
-            copies=chosen.copies,
-            optimizer=make_optimizer(chosen.parameters, settings.optimizer),
-            ema=None if settings.train.ema_decay is None else ema.start(chosen.parameters),
-            set_dropout_key=chosen.set_dropout_key,
-            objective=objective,
-            dtype=dtype,
-            device=device,
-        ),
-        alphas=chosen.alphas,
-        write=chosen.write,
-    )
+    return Trained(learner=learner, learning=learning)
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """What learns: see `Learner` and `Trained`."""
-
-    parameters: Mapping[str, nn.Parameter]
-    copies: Mapping[str, nn.Parameter]
-    set_dropout_key: Callable[[int | None], None]
-    alphas: Mapping[str, float]
-    write: Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
-
-
-def _adapter(unet: UNet, text: TextEncoders | None, base: Base, settings: Settings) -> _Chosen:
-    """An untrained adapter beside the base."""
+def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: Settings) -> Learning:
+    """An untrained adapter beside the frozen base."""
     components: dict[str, nn.Module] = {"unet": unet}
     if settings.lora.text_encoder and text is not None:
         components |= text.modules
@@ -148,10 +140,17 @@ def _adapter(unet: UNet, text: TextEncoders | None, base: Base, settings: Settin
             dtype=PRECISIONS[settings.save.precision],
         )
 
-    return _Chosen(named_parameters(adapter), {}, adapter.set_dropout_key, alphas, write)
+    return Learning(
+        parameters=named_parameters(adapter),
+        copies={},
+        set_dropout_key=adapter.set_dropout_key,
+        alphas=alphas,
+        load=lambda state: adapter.load(state.adapter()),
+        write=write,
+    )
 
 
-def _whole_network(unet: UNet, base: Base, settings: Settings) -> _Chosen:
+def whole_network(unet: UNet, base: Base, settings: Settings) -> Learning:
     """Every weight of the UNet. Where it computes in a shorter type, the weights that learn are float32 beside it."""
     unet.requires_grad_(True)
     own = {f"unet.{name}": parameter for name, parameter in unet.named_parameters()}
@@ -161,11 +160,25 @@ def _whole_network(unet: UNet, base: Base, settings: Settings) -> _Chosen:
         parameters = {name: nn.Parameter(parameter.detach().float()) for name, parameter in own.items()}
         copies = own
 
+    def load(state: State) -> None:
+        if {name: tensor.shape for name, tensor in state.parameters.items()} != {
+            name: parameter.shape for name, parameter in parameters.items()
+        }:
+            raise UserError(
+                f"the saved state holds {len(state.parameters)} tensors of another kind, not this UNet's weights.",
+                fix="--set train.mode=lora, as the run was begun, or begin anew with another --out",
+            )
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state.parameters[name])
+
     def write(path: Path, parameters: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         tensors = {name.removeprefix("unet."): tensor for name, tensor in parameters.items()}
         write_base(base, tensors, path, dtype=PRECISIONS[settings.save.precision], told=metadata)
 
-    return _Chosen(parameters, copies, lambda key: None, {}, write)
+    return Learning(
+        parameters=parameters, copies=copies, set_dropout_key=lambda key: None, alphas={}, load=load, write=write
+    )
 
 
 def adapter_state(parameters: Mapping[str, Tensor], alphas: Mapping[str, float]) -> AdapterState:
@@ -193,10 +206,9 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerCo
     """AdamW with one group for the UNet and one for the text encoders, each with its own `base_rate`."""
     unet = [parameter for name, parameter in parameters.items() if component_of(name) == "unet"]
     text = [parameter for name, parameter in parameters.items() if component_of(name) != "unet"]
-    text_rate = settings.text_encoder_learning_rate or settings.learning_rate
     groups = [
         {"params": group, "lr": rate, "base_rate": rate}
-        for group, rate in ((unet, settings.learning_rate), (text, text_rate))
+        for group, rate in ((unet, settings.learning_rate), (text, settings.text_rate))
         if group
     ]
     return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)

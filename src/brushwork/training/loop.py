@@ -16,7 +16,7 @@ from brushwork.config.schema import Settings
 from brushwork.errors import UserError
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
-from brushwork.runtime import peak_memory
+from brushwork.runtime import derive_seed, peak_memory
 from brushwork.training import ema
 from brushwork.training.batches import Budget
 from brushwork.training.checkpoint import Lowest, Position
@@ -141,13 +141,13 @@ class Loop:
         for group in optimizer.param_groups:
             group["lr"] = group["base_rate"] * rate
         num_pictures = sum(len(batch.names) for batch in batches)
-        loss_sum = 0.0
+        sums = []
         for microbatch, loaded in enumerate(batches):
             losses = self._losses(step, microbatch, loaded)
             (losses.sum() * (scale.scale / num_pictures)).backward()  # type: ignore[no-untyped-call]
             learner.collect_gradients()
-            loss_sum += losses.detach().sum().item()
-        loss = loss_sum / num_pictures
+            sums.append(losses.detach().sum())
+        loss = sum(torch.stack(sums).tolist()) / num_pictures  # asked for once: each time, a card would stand still
 
         gradient_norm = self._unscaled_gradient_norm(scale)
         scale = self._checked(step, loss, gradient_norm, batches, scale)
@@ -180,7 +180,7 @@ class Loop:
         draws = draw(
             loaded.mean.shape, learner.objective, seed=self.settings.train.seed, step=step, microbatch=microbatch
         )
-        learner.set_dropout_key(step * self.budget.accumulation + microbatch)
+        learner.set_dropout_key(derive_seed(self.settings.train.seed, "dropout", step, microbatch))
         text = loaded.text if loaded.text is not None else learner.encode(loaded.captions)
         batch = loaded.with_text(text).to(learner.device)
         return loss_per_picture(learner.unet, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype)
@@ -198,9 +198,8 @@ class Loop:
     ) -> LossScale:
         """Stop before a weight is touched if anything is not finite; under loss scaling an overflow may pass."""
         if math.isfinite(loss) and math.isfinite(gradient_norm):
-            return scale if scale == LossScale() else scale.after_good_step()
-        scaled = scale.scale != 1.0 or scale.overflows > 0
-        if math.isfinite(loss) and scaled and not scale.exhausted:
+            return scale.after_good_step() if scale.is_on else scale
+        if math.isfinite(loss) and scale.is_on and not scale.exhausted:
             logger.warning("step %d: fp16 gradients overflowed; update skipped, scale halved", step + 1)
             return scale.after_overflow()
         what = "gradient" if math.isfinite(loss) else "loss"
@@ -217,8 +216,7 @@ class Loop:
         """Measure, save, then draw: what can fail comes last."""
         due = self._due()
         if due.validate and self.hooks.held_out_loss is not None:
-            self.learner.set_dropout_key(None)
-            row["held_out_loss"] = self.hooks.held_out_loss()
+            row["held_out_loss"] = self._held_out_loss(self.hooks.held_out_loss)
         due = self._with_lowest_loss(due, row.get("held_out_loss"))
         append_row(self.folder.metrics_file, row)
         self.hooks.report(row)
@@ -227,6 +225,15 @@ class Loop:
         if due.sample:
             self.learner.set_dropout_key(None)
             self.hooks.sample(self.position)
+
+    def _held_out_loss(self, measure: Callable[[], float]) -> float | None:
+        """What is held out does not train: a loss that is not finite there is told, and the run goes on."""
+        self.learner.set_dropout_key(None)
+        loss = measure()
+        if math.isfinite(loss):
+            return loss
+        logger.warning("the held-out loss of step %d is not finite: the base overflows", self.position.step)
+        return None
 
     def _save(self, due: Due) -> None:
         self.hooks.save(self.position, due)

@@ -17,6 +17,11 @@ class LossScale:
     overflows: int = 0
     """Updates that were skipped so far."""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether losses are scaled; a scale that was halved down to 1 still is."""
+        return self != LossScale()
+
     def after_good_step(self) -> "LossScale":
         """Doubled when it has held for long enough."""
         if self.good_steps + 1 < GROWTH_INTERVAL:

@@ -3,16 +3,11 @@
 import time
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import Literal, cast
-
-import torch
 
 from brushwork.lora.metadata import Folder, TrainingFacts, training_metadata
-from brushwork.runtime import derive_seed
+from brushwork.runtime import derive_seed, precision_name
 from brushwork.training.checkpoint import Position
 from brushwork.training.prepare import Picture, Preparation
-
-PRECISION_NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 def file_metadata(preparation: Preparation, position: Position, *, started_at: float) -> dict[str, str]:
@@ -24,7 +19,6 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
     """
     settings, base, budget = preparation.settings, preparation.base, preparation.budget
     lora, optimizer = settings.lora, settings.optimizer
-    text_rate = optimizer.text_encoder_learning_rate or optimizer.learning_rate
     facts = TrainingFacts(
         name=settings.name,
         family=base.family,
@@ -35,7 +29,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         network_args=_convolution_arguments(preparation),
         learning_rate=optimizer.learning_rate,
         unet_learning_rate=optimizer.learning_rate,
-        text_encoder_learning_rate=text_rate if lora.text_encoder else None,
+        text_encoder_learning_rate=optimizer.text_rate if lora.text_encoder else None,
         started_at=started_at,
         finished_at=time.time(),
         steps=position.step,
@@ -57,7 +51,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         warmup_steps=settings.schedule.warmup_steps,
         optimizer=optimizer.name,
         max_grad_norm=optimizer.max_grad_norm,
-        precision=cast(Literal["bf16", "fp16", "fp32"], PRECISION_NAMES[preparation.dtype]),
+        precision=precision_name(preparation.dtype),
         clip_skip=settings.model.clip_skip if base.family == "sd15" else None,
         max_tokens=settings.model.max_tokens,
         cache_text=preparation.caches_text,

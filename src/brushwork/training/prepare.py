@@ -16,8 +16,10 @@ from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.layout import held_out_part
 from brushwork.data.split import hold_out
 from brushwork.data.transform import Placement, place_centre
+from brushwork.diffusion.prediction import check_prediction
+from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
-from brushwork.models.weights import Base, open_base
+from brushwork.models.weights import Base, open_configured
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.feed import Example
@@ -53,6 +55,7 @@ class Preparation:
     data: Path
     settings: Settings
     base: Base
+    schedule: NoiseSchedule
     device: torch.device
     dtype: torch.dtype
     resolution: int
@@ -133,13 +136,9 @@ def caches_text(settings: Settings) -> bool:
 def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = None) -> Preparation:
     """Read headers, pictures and captions; compute placements, keys and the number of steps."""
     refuse_contradictions(settings)
-    base = open_base(
-        settings.model.base,
-        vae=settings.model.vae,
-        offline=settings.model.offline,
-        prediction=settings.model.prediction,
-        zero_terminal_snr=settings.model.zero_terminal_snr,
-    )
+    base = open_configured(settings.model)
+    schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=base.zero_terminal_snr)
+    check_prediction(base.prediction, schedule)
     device = pick_device(settings.train.device)
     resolution = settings.data.resolution or base.spec.native_resolution
     dataset = read_dataset(data, data=settings.data, on_progress=on_progress)
@@ -159,6 +158,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = Non
         data=data,
         settings=settings,
         base=base,
+        schedule=schedule,
         device=device,
         dtype=pick_dtype(settings.train.precision, device),
         resolution=resolution,
@@ -181,10 +181,6 @@ def _split(
         share = float(wanted)
     except ValueError:
         return dataset, read_dataset(Path(wanted), data=settings.data, on_progress=on_progress)
-    if not 0 < share < 1:
-        raise UserError(
-            f"validation.data = {wanted!r}: a share lies between 0 and 1.", fix="--validation 0.1, or a folder"
-        )
     return hold_out(dataset, share, settings.train.seed)
 
 

@@ -36,13 +36,13 @@ class Saver:
             files.append(self.folder.step_file(due.step_file))
         if due.final_file:
             files.append(self.folder.final_file)
+        if due.lowest_loss_file:
+            files.append(self.folder.lowest_loss_file)
         learner, metadata = self.trained.learner, self.metadata(position)
         for file in files:
-            self.trained.write(file, learner.parameters, metadata)
+            self.trained.learning.write(file, learner.parameters, metadata)
             if learner.ema is not None:
-                self.trained.write(self.folder.ema_file(file), learner.ema, metadata)
-        if due.lowest_loss_file:
-            self.trained.write(self.folder.lowest_loss_file, learner.parameters, metadata)
+                self.trained.learning.write(self.folder.ema_file(file), learner.ema, metadata)
         write_state(self.folder.state_file, self.trained.state(position, self.family))
         self.remove_surplus()
 

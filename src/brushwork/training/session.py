@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -14,20 +14,22 @@ from brushwork.generation.pipeline import Pipeline
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
 from brushwork.records import Row, read_rows, write_rows
-from brushwork.training.caching import CachedText, CachingInterruptedError, fill_latents, fill_text
+from brushwork.runtime import release_memory
+from brushwork.training.caching import CachedText, CachingInterruptedError, Entries, fill_latents, fill_text
 from brushwork.training.checkpoint import Position, State
 from brushwork.training.curve import draw_curve
 from brushwork.training.feed import Feed
 from brushwork.training.interruption import Interruption
 from brushwork.training.learner import Trained, make_learner
 from brushwork.training.loop import Due, Hooks, Loop
-from brushwork.training.loss_scale import initial_scale
+from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation
 from brushwork.training.report import progress_bar, step_note
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import Drawer
 from brushwork.training.saving import Saver
+from brushwork.training.step import Objective
 from brushwork.training.validation import held_out_loss
 
 logger = logging.getLogger("brushwork")
@@ -48,30 +50,31 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     """Train from `state`, or from the beginning, until the last step or an interruption; -> where it stands then."""
     preparation = session.preparation
     settings, base = preparation.settings, preparation.base
-    fp16 = preparation.dtype == torch.float16
-    position = state.position if state is not None else Position(loss_scale=initial_scale(fp16))
+    position = _position(state, initial_scale(preparation.dtype == torch.float16))
     store = Store(cache_folder(settings.cache.folder))
     try:
         vae, text, prompt_states = _encode(session, store)
     except CachingInterruptedError:
         return position
+    release_memory(preparation.device)
     if session.interruption.requested:
         return position
 
     unet = base.load_unet(dtype=preparation.dtype, device=preparation.device)
-    trained = make_learner(
-        unet,
-        text,
-        base,
-        settings,
+    objective = Objective(
+        schedule=preparation.schedule,
+        prediction=base.prediction,
         scaling_factor=vae.scaling_factor,
-        dtype=preparation.dtype,
-        device=preparation.device,
+        min_snr_gamma=settings.loss.min_snr_gamma,
+        noise_offset=settings.loss.noise_offset,
+    )
+    trained = make_learner(
+        unet, text, base, settings, objective=objective, dtype=preparation.dtype, device=preparation.device
     )
     pipeline = Pipeline(
         unet=unet,
-        schedule=trained.learner.objective.schedule,
-        prediction=trained.learner.objective.prediction,
+        schedule=objective.schedule,
+        prediction=objective.prediction,
         encode=text.encode if text is not None else _from_memory(prompt_states),
         decode=_decoding(vae, preparation.device),
     )
@@ -79,7 +82,16 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         session.drawer.draw_base(pipeline)  # nothing has been learned yet, so this is the base
     if state is not None:
         trained.restore(state)
-    return _train(session, store, trained, pipeline, position)
+    return _train(session, Entries(store), trained, pipeline, position)
+
+
+def _position(state: State | None, fresh: LossScale) -> Position:
+    """Where the run stands; one that was begun in another precision scales its loss as this one needs it."""
+    if state is None:
+        return Position(loss_scale=fresh)
+    if state.position.loss_scale.is_on == fresh.is_on:
+        return state.position
+    return replace(state.position, loss_scale=fresh)
 
 
 def _encode(session: Session, store: Store) -> tuple[VAE, TextEncoders | None, dict[str, TextStates]]:
@@ -107,11 +119,11 @@ def _encode(session: Session, store: Store) -> tuple[VAE, TextEncoders | None, d
         return vae, None, {prompt: text.encode([prompt]) for prompt in prompts}
 
 
-def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline, position: Position) -> Position:
+def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipeline, position: Position) -> Position:
     preparation, folder, drawer = session.preparation, session.folder, session.drawer
     settings, learner = preparation.settings, trained.learner
-    cached_text = CachedText(preparation, store) if preparation.caches_text else None
-    held_out = _feed(preparation.held_out, preparation, store, cached_text)
+    cached_text = CachedText(preparation, entries) if preparation.caches_text else None
+    held_out = _feed(preparation.held_out, preparation, entries, cached_text)
     rows = _rows_until(folder, position.step)
     started_at = time.time()
     saver = Saver(
@@ -152,7 +164,7 @@ def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline,
 
         loop = Loop(
             learner=learner,
-            feed=_feed(preparation.pictures, preparation, store, cached_text),
+            feed=_feed(preparation.pictures, preparation, entries, cached_text),
             budget=preparation.budget,
             settings=settings,
             folder=folder,
@@ -169,11 +181,11 @@ def _train(session: Session, store: Store, trained: Trained, pipeline: Pipeline,
 
 
 def _feed(
-    pictures: Sequence[Picture], preparation: Preparation, store: Store, cached_text: CachedText | None
+    pictures: Sequence[Picture], preparation: Preparation, entries: Entries, cached_text: CachedText | None
 ) -> Feed:
     return Feed(
         examples=[picture.example for picture in pictures],
-        latents=store,
+        latents=entries,
         cached_text=cached_text,
         needs_time_ids=preparation.base.spec.family == "sdxl",
     )
