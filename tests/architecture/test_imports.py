@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
-    {"errors", "atomic", "places"},
+    {"errors", "atomic", "places", "progress"},
     {"config", "records", "runtime", "machine"},
     {"models", "diffusion", "cache", "data"},
     {"lora"},
