@@ -21,8 +21,8 @@ PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
     {"errors", "atomic", "places", "progress"},
-    {"config", "records", "runtime", "machine"},
-    {"models", "diffusion", "cache", "data"},
+    {"config", "records", "runtime"},
+    {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},
     {"generation"},
     {"training", "film"},
