@@ -20,9 +20,23 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-test-full: $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-deps sd-mecha==1.1.8 refiners==0.4.0 jaxtyping wadler-lindig
-	$(BIN)/python -m pytest -m full
+# Other people's programs, to load our files with: refiners (without its dependencies, which would replace torch), and
+# stable-diffusion.cpp, which takes seven minutes and a C++ compiler unless SD_CLI names a built one.
+SD_CPP := $(VENV)/stable_diffusion_cpp_python-0.4.7
+SD_CLI ?= $(CURDIR)/$(SD_CPP)/build/bin/sd-cli
+
+test-full: $(STAMP) $(SD_CLI)
+	$(BIN)/python -m pip install --quiet --no-deps sd-mecha==1.1.8 refiners==0.4.0 jaxtyping==0.3.11 wadler-lindig==0.1.8
+	SD_CLI=$(SD_CLI) $(BIN)/python -m pytest -m full
+
+$(CURDIR)/$(SD_CPP)/build/bin/sd-cli: | $(STAMP)
+	$(BIN)/python -m pip install --quiet cmake ninja
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary stable-diffusion-cpp-python \
+		--dest $(VENV) stable-diffusion-cpp-python==0.4.7
+	tar xf $(SD_CPP).tar.gz -C $(VENV)
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S $(SD_CPP)/vendor/stable-diffusion.cpp -B $(SD_CPP)/build -G Ninja \
+		-DCMAKE_BUILD_TYPE=Release -DSD_BUILD_EXAMPLES=ON
+	PATH=$(CURDIR)/$(BIN):$$PATH ninja -C $(SD_CPP)/build sd-cli
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from brushwork.models.naming import unet_paths
+from brushwork.models.naming import module_to_ldm
 from brushwork.models.spec import UNetSpec
+from brushwork.models.unet import UNet
 
 Tensors = dict[str, Tensor]
 
@@ -36,9 +37,15 @@ OPEN_CLIP = (
 )
 
 
+def unet_paths(spec: UNetSpec) -> dict[str, str]:
+    """Every parameter of the UNet: diffusers name -> single-file name without `model.diffusion_model.`."""
+    with torch.device("meta"):
+        unet = UNet(spec)
+    return {name: module_to_ldm(name, spec) for name in unet.state_dict()}
+
+
 def unet_in_ldm(tensors: Mapping[str, Tensor], spec: UNetSpec) -> Tensors:
-    paths = unet_paths(spec)
-    return {f"model.diffusion_model.{paths[name]}": tensor for name, tensor in tensors.items()}
+    return {f"model.diffusion_model.{module_to_ldm(name, spec)}": tensor for name, tensor in tensors.items()}
 
 
 def vae_in_ldm(tensors: Mapping[str, Tensor], prefix: str = "first_stage_model.") -> Tensors:

@@ -1,7 +1,7 @@
 """What went wrong, in words that a person can act on."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -25,3 +25,9 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that looks most like `word`, or None where none is close."""
     matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """`a, b, c, d, e and 4 more`"""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from brushwork.places import user_cache_folder
+from brushwork.runtime import has_bf16
 
 GIB = 2**30
 LITTLE_ROOM = 5 * GIB
@@ -102,7 +103,7 @@ def _cards() -> Iterator[Finding]:
         if not runs_on((major, minor), torch.cuda.get_arch_list()):
             found = f"this torch has no code for sm_{major}{minor}"
             yield Finding(about, found, "problem", f"install a newer torch from {PYTORCH}")
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        bf16 = has_bf16(torch.device("cuda", index))
         found = "yes" if bf16 else "no: fp16 with loss scaling will be used"
         yield Finding("bf16", found, "ok" if bf16 else "note")
     if torch.backends.mps.is_available():

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import re
 
 import psutil
 import torch
@@ -18,16 +19,26 @@ def pick_device(name: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}.", fix="use auto, cpu, cuda, cuda:1 or mps") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if re.fullmatch(r"cpu|mps|cuda(:\d+)?", name) is None:
         raise UserError(
-            f"device {name!r} was asked for, but torch {torch.__version__} sees no CUDA card.",
-            fix="--set train.device=cpu, or install a CUDA build of torch (see `brushwork doctor`)",
+            f"train.device = {name!r}: unknown.", fix="--set train.device=auto, or cpu, cuda, cuda:1, mps"
         )
+    device = torch.device(name)
+    num_cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= num_cards:
+        raise UserError(
+            f"train.device = {name}: torch {torch.__version__} sees {num_cards} CUDA cards.",
+            fix="--set train.device=auto; `brushwork doctor` tells what is there",
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"train.device = {name}: this machine has none.", fix="--set train.device=auto")
     return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a CUDA card computes in bf16 itself. Older cards only pretend to, and take many times as long."""
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -38,7 +49,7 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         if device.type == "cpu":
             return torch.float32
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        if device.type == "cuda" and not has_bf16(device):
             return torch.float16
         return torch.bfloat16
     if precision not in PRECISIONS:

@@ -8,6 +8,7 @@ numbers, then by name.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -89,7 +90,7 @@ def legacy_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> s
     """The first 8 digits of the SHA-256 of 64 KiB from the second MiB of the file with this metadata."""
     start, length = LEGACY_HASH_PART
     digest, position = hashlib.sha256(), 0
-    for piece in (header(tensors, metadata), *data_of(tensors)):
+    for piece in chain([header(tensors, metadata)], data_of(tensors)):
         digest.update(piece[max(start - position, 0) : max(start + length - position, 0)])
         position += len(piece)
         if position >= start + length:

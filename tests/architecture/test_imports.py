@@ -20,9 +20,9 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
-    {"errors", "atomic", "places"},
-    {"config", "records", "runtime", "machine", "tensor_file"},
-    {"models", "diffusion", "cache", "data"},
+    {"errors", "atomic", "places", "progress"},
+    {"config", "records", "runtime", "tensor_file"},
+    {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},
     {"generation"},
     {"training", "film"},
@@ -221,3 +221,37 @@ def test_every_setting_has_a_sentence() -> None:
 def test_the_settings_page_is_up_to_date() -> None:
     written = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
     assert written == page(), "run `make docs`"
+
+
+PAGES = sorted([*(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("*.md")])
+
+
+def test_a_file_that_the_documentation_names_is_there() -> None:
+    missing = []
+    for written in PAGES:
+        for named in re.findall(r"`((?:src/brushwork/)?[a-z_]+/[a-z_/]+\.py)`", written.read_text(encoding="utf-8")):
+            places = (REPOSITORY / named, PACKAGE / named)
+            missing += [] if any(place.is_file() for place in places) else [f"{written.name}: {named}"]
+    assert missing == []
+
+
+def test_a_setting_that_a_message_or_a_page_names_exists() -> None:
+    """`--set lora.rank=8` anywhere, and `lora.rank` in what an error says."""
+    named: set[tuple[str, str]] = set()
+    for file in [*FILES, *PAGES]:
+        text = file.read_text(encoding="utf-8")
+        named |= {(file.name, key) for key in re.findall(r"--set ([a-z_]+(?:\.[a-z_]+)?)=", text)}
+        if file.suffix == ".py":
+            named |= {(file.name, key) for key in in_errors(ast.parse(text))}
+    assert {(file, key) for file, key in named if key not in {*fields(), "key"}} == set()
+
+
+def in_errors(tree: ast.AST) -> Iterator[str]:
+    """What looks like the key of a setting in the texts of every `UserError(...)`."""
+    known = "|".join([*sections(), "base"])
+    files = r"(?!safetensors|json|py\b)"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError":
+            for part in ast.walk(node):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield from re.findall(rf"(?<![\w./])((?:{known})\.{files}[a-z_]+)\b(?![.(])", part.value)

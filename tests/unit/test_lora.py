@@ -41,12 +41,13 @@ SD15_LIKE = UNetSpec(
     time_id_width=None,
     sample_size=8,
 )
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TARGETS = ["attention", "attention_out", "all", "kohya", "kohya_conv", ("to_q", "mid_block.*.to_v")]
 
 
-def small_unet(spec: UNetSpec = SDXL_LIKE, dtype: torch.dtype = torch.float32) -> UNet:
+def small_unet(spec: UNetSpec = SDXL_LIKE, dtype: torch.dtype = torch.float32, device: str = "cpu") -> UNet:
     torch.manual_seed(0)
-    return UNet(spec).to(dtype).eval().requires_grad_(False)
+    return UNet(spec).to(device, dtype).eval().requires_grad_(False)
 
 
 def small_text_encoder(kind: type[nn.Module] = CLIPTextModel) -> nn.Module:
@@ -58,8 +59,9 @@ def small_text_encoder(kind: type[nn.Module] = CLIPTextModel) -> nn.Module:
     return kind(config).eval()
 
 
-def predict(unet: UNet, dtype: torch.dtype = torch.float32) -> Tensor:
+def predict(unet: UNet) -> Tensor:
     """The network's answer to fixed inputs: -> (2, 4, 8, 8)"""
+    dtype, device = unet.conv_in.weight.dtype, unet.conv_in.weight.device
     draw = torch.Generator().manual_seed(1)
     inputs = {
         "latents": torch.randn(2, 4, 8, 8, generator=draw).to(dtype),
@@ -69,7 +71,7 @@ def predict(unet: UNet, dtype: torch.dtype = torch.float32) -> Tensor:
     if unet.spec.family == "sdxl":
         inputs["pooled"] = torch.randn(2, 8, generator=draw).to(dtype)
         inputs["time_ids"] = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)
-    return unet(**inputs)
+    return unet(**{name: tensor.to(device) for name, tensor in inputs.items()})
 
 
 def trained(adapter: Adapter, deviation: float = 0.05, seed: int = 3) -> AdapterState:
@@ -98,23 +100,27 @@ def same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 @pytest.mark.parametrize("spec", [SD15_LIKE, SDXL_LIKE], ids=["sd15", "sdxl"])
 @pytest.mark.parametrize("targets", TARGETS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_adapter_changes_nothing_before_training(spec: UNetSpec, targets: str, dtype: torch.dtype) -> None:
-    unet = small_unet(spec, dtype)
-    before = predict(unet, dtype)
+@pytest.mark.parametrize("device", DEVICES)
+def test_adapter_changes_nothing_before_training(
+    spec: UNetSpec, targets: str, dtype: torch.dtype, device: str
+) -> None:
+    unet = small_unet(spec, dtype, device)
+    before = predict(unet)
 
     adapter = inject({"unet": unet}, targets=targets, rank=4, alpha=2)
 
     assert adapter.num_modules > 0
-    assert torch.equal(predict(unet, dtype), before)
+    assert torch.equal(predict(unet), before)
 
 
 @pytest.mark.parametrize("targets", TARGETS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("dropout", [0.0, 0.2], ids=["plain", "dropout"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_training_changes_every_module_of_the_adapter_and_no_tensor_of_the_base(
-    targets: str, dtype: torch.dtype, dropout: float
+    targets: str, dtype: torch.dtype, dropout: float, device: str
 ) -> None:
-    unet = small_unet(SDXL_LIKE, dtype)
+    unet = small_unet(SDXL_LIKE, dtype, device)
     base = dict(unet.named_parameters())
     before = snapshot(unet)
     adapter = inject({"unet": unet}, targets=targets, rank=4, dropout=dropout)
@@ -123,7 +129,7 @@ def test_training_changes_every_module_of_the_adapter_and_no_tensor_of_the_base(
 
     for step in range(3):
         adapter.set_dropout_key(step)
-        predict(unet, dtype).float().square().mean().mul(100).backward()
+        predict(unet).float().square().mean().mul(100).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -132,6 +138,7 @@ def test_training_changes_every_module_of_the_adapter_and_no_tensor_of_the_base(
         assert not torch.equal(weights.up, start[name].up), name
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in base.values())
     assert all(parameter.dtype == torch.float32 for parameter in adapter.parameters())
+    assert all(parameter.device.type == device for parameter in adapter.parameters())
     adapter.detach()
     assert same_bits(before, snapshot(unet))
 

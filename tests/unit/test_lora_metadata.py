@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brushwork.lora.files import write_adapter
+from brushwork.lora.files import convert_adapter, write_adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.metadata import MAX_VALUE, Folder, TrainingFacts, last_part, tag_frequency, training_metadata
 from brushwork.models.spec import SDXL
@@ -151,13 +151,14 @@ def test_values_that_grow_with_the_data_are_capped_and_keep_the_most_frequent_ta
 def test_a_file_carries_the_metadata_and_the_least_that_others_need(tmp_path: Path) -> None:
     name = "unet.mid_block.attentions.0.proj_in"
     state = {name: LoRAWeights(torch.ones(4, 1280), torch.ones(1280, 4), alpha=2.0)}
+    facts = replace(FACTS, rank=4, alpha=2.0)
 
-    write_adapter(tmp_path / "a.safetensors", state, spec=SDXL, metadata=training_metadata(FACTS))
+    write_adapter(tmp_path / "a.safetensors", state, spec=SDXL, metadata=training_metadata(facts))
     write_adapter(tmp_path / "b.safetensors", state, spec=SDXL)
 
     told, least = (read_tensors(tmp_path / name)[1] for name in ("a.safetensors", "b.safetensors"))
-    assert training_metadata(FACTS).items() <= told.items()
-    assert set(told) - set(training_metadata(FACTS)) == {
+    assert training_metadata(facts).items() <= told.items()
+    assert set(told) - set(training_metadata(facts)) == {
         "sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"
     }  # fmt: skip
     assert {key: value for key, value in least.items() if key.startswith("ss_")} == {
@@ -167,3 +168,25 @@ def test_a_file_carries_the_metadata_and_the_least_that_others_need(tmp_path: Pa
         "ss_network_dim": "4",
         "ss_network_alpha": "2.0",
     }
+
+
+def test_rank_and_alpha_are_told_as_they_are_after_a_conversion(tmp_path: Path) -> None:
+    name = "unet.mid_block.attentions.0.proj_in"
+    state = {name: LoRAWeights(torch.ones(16, 1280), torch.ones(1280, 16), alpha=8.0)}
+    write_adapter(tmp_path / "a.safetensors", state, spec=SDXL, metadata=training_metadata(FACTS))
+    convert_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", layout="diffusers")
+    convert_adapter(tmp_path / "b.safetensors", tmp_path / "c.safetensors", layout="kohya")
+
+    alphas = [read_tensors(tmp_path / f"{letter}.safetensors")[1]["ss_network_alpha"] for letter in "abc"]
+
+    assert alphas == ["8.0", "16.0", "16.0"]
+
+
+def test_the_rank_of_the_settings_is_told_where_convolutions_have_another(tmp_path: Path) -> None:
+    state = {
+        "unet.mid_block.attentions.0.proj_in": LoRAWeights(torch.ones(16, 1280), torch.ones(1280, 16), 8.0),
+        "unet.mid_block.resnets.0.conv1": LoRAWeights(torch.ones(4, 1280, 3, 3), torch.ones(1280, 4, 1, 1), 2.0),
+    }
+    write_adapter(tmp_path / "a.safetensors", state, spec=SDXL, metadata=training_metadata(FACTS))
+    metadata = read_tensors(tmp_path / "a.safetensors")[1]
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("16", "8.0")

@@ -12,12 +12,11 @@ from brushwork.models.naming import (
     module_to_diffusers,
     module_to_ldm,
     open_clip_origins,
-    unet_modules,
     unet_origins,
-    unet_paths,
     vae_origins,
 )
 from brushwork.models.spec import SD15, SDXL, TINY, UNetSpec
+from single_files import unet_paths
 
 SINGLE_LAYER = replace(
     TINY,
@@ -89,6 +88,11 @@ def clip_keys() -> list[str]:
     return ends + [key for name in [*layers, "text_model.final_layer_norm"] for key in both(name)]
 
 
+def unet_modules(spec: UNetSpec) -> dict[str, str]:
+    """Every layer that owns parameters: diffusers path -> single-file path."""
+    return {path: module_to_ldm(path, spec) for path in {name.rpartition(".")[0] for name in unet_paths(spec)}}
+
+
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 def test_unet_names_are_those_of_the_published_files(family: str) -> None:
     assert summary(unet_paths(SPECS[family])) == PUBLISHED[f"{family} unet"]
@@ -110,7 +114,7 @@ def test_vae_and_text_encoder_names_are_those_of_the_published_files() -> None:
 def test_a_name_turned_to_the_other_scheme_and_back_is_the_same(spec: UNetSpec) -> None:
     names = unet_paths(spec) | unet_modules(spec)
 
-    assert {module_to_diffusers(ldm, spec): ldm for ldm in names.values()} == names
+    assert {module_to_diffusers(ldm, layers_per_block=spec.layers_per_block): ldm for ldm in names.values()} == names
     assert len(set(names.values())) == len(names)
 
 
@@ -155,7 +159,7 @@ def test_sdxl_attention_stands_where_kohya_files_have_it() -> None:
 )
 def test_a_module_has_its_published_place(spec: UNetSpec, ours: str, theirs: str) -> None:
     assert module_to_ldm(ours, spec) == theirs
-    assert module_to_diffusers(theirs, spec) == ours
+    assert module_to_diffusers(theirs, layers_per_block=spec.layers_per_block) == ours
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_a_path_that_no_unet_has_is_refused(path: str) -> None:
 )
 def test_a_single_file_path_that_no_unet_has_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="no part of a UNet"):
-        module_to_diffusers(path, SDXL)
+        module_to_diffusers(path, layers_per_block=2)
 
 
 def test_a_text_encoder_has_one_name_whichever_version_of_transformers_saved_it() -> None:

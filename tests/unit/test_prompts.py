@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from brushwork.diffusion.samplers import SAMPLERS
 from brushwork.errors import UserError
+from brushwork.generation.pictures import A1111_SAMPLERS
 from brushwork.generation.prompts import (
+    SAMPLER_NAMES,
     Request,
     choose,
     known_sampler,
@@ -154,3 +157,7 @@ def test_samplers_of_other_programs_are_known_by_their_names() -> None:
 def test_a_request_survives_its_json() -> None:
     request = Request("a", 64, 128, 5, "b", 3, 1.5, "ddim")
     assert Request.from_json({**request.to_json(), "more": 1}) == request
+
+
+def test_the_settings_the_samplers_and_the_files_know_the_same_names() -> None:
+    assert SAMPLER_NAMES == SAMPLERS == tuple(A1111_SAMPLERS)

@@ -93,18 +93,6 @@ def test_an_overflow_in_fp16_is_refused_with_the_row_and_what_to_do() -> None:
         overflowing.decode(torch.ones(1, 4, 4, 4))
 
 
-def test_names_from_before_diffusers_0_15_are_read() -> None:
-    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    tensors = {}
-    for name, tensor in reference().state_dict().items():
-        for new, former in old.items():
-            name = name.replace(f".{new}.", f".{former}.")
-        tensors[name] = tensor
-    assert "encoder.mid_block.attentions.0.proj_attn.bias" in tensors
-
-    assert torch.equal(ours(tensors).encode(pictures())[0], ours().encode(pictures())[0])
-
-
 def test_slices_give_the_same_numbers_and_tiles_nearly_the_same() -> None:
     whole, sliced = ours(), ours()
     sliced.set_slicing(True)

@@ -25,9 +25,10 @@ from brushwork.cache.fingerprint import latent_key, text_key
 from brushwork.cache.store import Store
 from brushwork.data.folder import Sample
 from brushwork.data.picture import BadPictureError, open_rgb
-from brushwork.data.scan import Progress, decoding_threads
+from brushwork.data.scan import decoding_threads
 from brushwork.data.transform import Placement, render
 from brushwork.errors import UserError
+from brushwork.progress import Progress
 
 if TYPE_CHECKING:
     from brushwork.models.text import TextStates

@@ -15,7 +15,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from torch import Tensor
 from brushwork.atomic import PARTIAL_SUFFIX, write_bytes
 from brushwork.cache.fingerprint import SCHEMA
 from brushwork.places import user_cache_folder
+from brushwork.progress import Progress
 
 DAY = 86_400.0
 
@@ -117,7 +118,7 @@ class Store:
         """What the entries take on disk."""
         return sum(self.path(key).stat().st_size for key in self.keys())
 
-    def verify(self, on_progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+    def verify(self, on_progress: Progress | None = None) -> dict[str, str]:
         """Read every entry; the damaged ones with what is wrong with each. Nothing is removed."""
         keys = list(self.keys())
         problems: dict[str, str] = {}

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brushwork.config.schema import DataConfig
-from brushwork.data.layout import Layout, counted, listed, other_ending, read_layout, same_name, training_part
+from brushwork.data.layout import Layout, counted, other_ending, read_layout, same_name, training_part
 from brushwork.data.picture import READABLE, parse_colour
-from brushwork.data.scan import Facts, Progress, scan
-from brushwork.errors import UserError
+from brushwork.data.scan import Facts, scan
+from brushwork.errors import UserError, listed
 from brushwork.places import user_cache_folder
+from brushwork.progress import Progress
 from brushwork.records import Row, read_rows
 
 REVIEW = "review.jsonl"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from brushwork.data.captions import read_caption, read_metadata
 from brushwork.data.picture import READABLE, UNREADABLE
-from brushwork.errors import UserError
+from brushwork.errors import UserError, listed
 
 METADATA = "metadata.jsonl"
 CONTACT_SHEET = "contact-sheet.png"
@@ -100,12 +100,6 @@ def read_layout(root: Path, *, repeats: int, caption_extension: str) -> Layout:
     _give_other_captions(layout)
     _tell_odd_captions(layout)
     return layout
-
-
-def listed(names: Sequence[str], limit: int = 5) -> str:
-    """`a, b, c, d, e and 4 more`"""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def counted(what: str, names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,10 +19,8 @@ import PIL
 
 from brushwork.data.picture import UNREADABLE, BadPictureError, open_rgb
 from brushwork.errors import UserError
+from brushwork.progress import Progress
 from brushwork.records import Row, read_rows, write_rows
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
 
 INDEX_SCHEMA = 1
 ROWS_AT_ONCE = 64

@@ -64,6 +64,7 @@ ROW_KEYS = {
 """kohya's names in prompt files of the TOML and JSON form."""
 
 SMALLEST, LARGEST = 64, 4096
+_SAMPLE = SampleConfig()
 _FLAG = re.compile(r"(?:^|(?<=\s))--(?=[A-Za-z])")
 
 
@@ -76,9 +77,9 @@ class Request:
     height: int
     seed: int
     negative: str = ""
-    steps: int = 25
-    guidance: float = 7.0
-    sampler: str = "euler_ancestral"
+    steps: int = _SAMPLE.steps
+    guidance: float = _SAMPLE.guidance
+    sampler: str = _SAMPLE.sampler
 
     def to_json(self) -> dict[str, Any]:
         """The request as plain values, in the order of its fields."""

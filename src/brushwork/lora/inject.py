@@ -112,7 +112,7 @@ def inject(
     for name, path in paths.items():
         layer = components[component_of(name)].get_submodule(path)
         own_rank, own_alpha = (rank, alpha) if is_pointwise(layer) else (conv_rank, conv_alpha)
-        state[name] = untrained(_weight(layer).shape, rank=own_rank, alpha=own_alpha, seed=seed, name=name)
+        state[name] = untrained(weight_shape(layer), rank=own_rank, alpha=own_alpha, seed=seed, name=name)
     return _put(components, paths, state, dropout=dropout)
 
 
@@ -153,7 +153,7 @@ def refuse_unused(components: Components, state: AdapterState) -> None:
 
 def fitted(weights: LoRAWeights, layer: nn.Module, name: str) -> LoRAWeights:
     """The weights in the shape of their layer: a 1 x 1 convolution may be written as a Linear, and the reverse."""
-    outputs, *inputs = _weight(layer).shape
+    outputs, *inputs = weight_shape(layer)
     ones = [1] * (len(inputs) - 1)
     wanted = (weights.rank, *inputs), (outputs, weights.rank, *ones)
     if math.prod(wanted[0]) != weights.down.numel() or math.prod(wanted[1]) != weights.up.numel():
@@ -163,6 +163,15 @@ def fitted(weights: LoRAWeights, layer: nn.Module, name: str) -> LoRAWeights:
             fix="use the base family that the adapter was trained on (`brushwork inspect FILE` tells)",
         )
     return LoRAWeights(weights.down.reshape(wanted[0]), weights.up.reshape(wanted[1]), weights.alpha)
+
+
+def weight_shape(layer: nn.Module) -> tuple[int, ...]:
+    """(O, I) or (O, I, kh, kw): from what the layer does, since a quantised weight is packed into another shape."""
+    layer = base_layer(layer)
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    assert isinstance(layer, nn.Conv2d)
+    return layer.out_channels, layer.in_channels, *layer.kernel_size
 
 
 def _put(components: Components, paths: Mapping[str, str], state: AdapterState, *, dropout: float) -> Adapter:
@@ -179,12 +188,6 @@ def _put(components: Components, paths: Mapping[str, str], state: AdapterState, 
 def _place(root: nn.Module, path: str) -> tuple[nn.Module, str]:
     parent, _, attribute = path.rpartition(".")
     return root.get_submodule(parent), attribute
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    weight = base_layer(layer).weight
-    assert isinstance(weight, Tensor)
-    return weight
 
 
 def _shapes(*tensors: Tensor) -> str:

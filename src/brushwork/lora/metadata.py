@@ -21,6 +21,8 @@ from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
 from brushwork.tensor_file import data_hash, legacy_hash
 
+_SHAPE_KEYS = ("ss_network_dim", "ss_network_alpha")
+
 MAX_VALUE = 32_768
 """Most characters of a value that grows with the data."""
 
@@ -127,7 +129,10 @@ def metadata_for_layout(
     layout: str, tensors: Mapping[str, Tensor], state: AdapterState, spec: UNetSpec, metadata: Mapping[str, str]
 ) -> dict[str, str]:
     """The metadata of one file: what was told, the least that others need, and what follows from the tensors."""
-    told = minimum_metadata(state, spec) | {key: value for key, value in metadata.items() if key not in _COMPUTED}
+    least = minimum_metadata(state, spec)
+    told = least | {key: value for key, value in metadata.items() if key not in _COMPUTED}
+    # Where all modules share one, it is the true one: folding alpha away, or cutting the rank, changes it.
+    told |= {key: least[key] for key in _SHAPE_KEYS if least[key] != "Dynamic" and not _same(least[key], told[key])}
     if layout != "kohya":
         return told | {"format": "pt", METADATA_KEY: adapter_metadata(state)}
     # As kohya does it: only the metadata of the training goes into the older of the two hashes.
@@ -138,6 +143,14 @@ def metadata_for_layout(
         "sshs_legacy_hash": legacy_hash(tensors, training),
         "modelspec.hash_sha256": f"0x{digest}",
     }
+
+
+def _same(number: str, told: str) -> bool:
+    """Whether two texts are the same number: kohya writes an alpha of 8 as 8 or as 8.0."""
+    try:
+        return float(number) == float(told)
+    except ValueError:
+        return False
 
 
 def minimum_metadata(state: AdapterState, spec: UNetSpec) -> dict[str, str]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
-from torch import nn
 
+from brushwork.lora.inject import weight_shape
 from brushwork.lora.state import canonical_name, component_of, named_layers
 from brushwork.models.naming import module_to_ldm
 from brushwork.models.spec import Family, UNetSpec
@@ -27,15 +27,11 @@ _TEXT_FLAT = re.compile(r"text_model_encoder_layers_(\d+)_(self_attn|mlp)_((?:q|
 
 
 @lru_cache(maxsize=8)
-def unet_layers(spec: UNetSpec) -> Mapping[str, torch.Size]:
+def unet_layers(spec: UNetSpec) -> Mapping[str, tuple[int, ...]]:
     """Canonical name -> shape of the weight of every Linear and Conv2d of the UNet."""
     with torch.device("meta"):
         unet = UNet(spec)
-    shapes = {}
-    for name, _, layer in named_layers({"unet": unet}):
-        assert isinstance(layer, nn.Linear | nn.Conv2d)
-        shapes[name] = layer.weight.shape
-    return shapes
+    return {name: weight_shape(layer) for name, _, layer in named_layers({"unet": unet})}
 
 
 @lru_cache(maxsize=8)

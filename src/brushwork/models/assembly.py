@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from brushwork.errors import UserError
+from brushwork.errors import UserError, listed
 
 
 def assemble(
@@ -59,10 +59,9 @@ class Renamed(Mapping[str, Tensor]):
 
 
 def _refuse(complaint: str, what: str, names: Iterable[str]) -> None:
-    listed = sorted(names)
-    if listed:
-        shown = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+    found = sorted(names)
+    if found:
         raise UserError(
-            f"{what}: {len(listed)} tensors {complaint}: {shown}.",
+            f"{what}: {len(found)} tensors {complaint}: {listed(found)}.",
             fix="the file is cut short or is another model than it is taken for; download it again",
         )

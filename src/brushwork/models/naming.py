@@ -8,14 +8,11 @@ of OpenCLIP and the middle of the VAE also lay their numbers out differently; `O
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from brushwork.models.spec import UNetSpec
-from brushwork.models.unet import UNet
 
 Cut = Literal["whole", "matrix", "transposed", "first third", "second third", "last third"]
 
@@ -89,29 +86,6 @@ def module_to_ldm(path: str, spec: UNetSpec) -> str:
     return _renamed_head(path, _LDM_ENDS)
 
 
-def module_to_diffusers(path: str, spec: UNetSpec) -> str:
-    """The diffusers name of a UNet module or parameter, from its single-file name: `module_to_ldm` turned round."""
-    return _to_diffusers(path, spec.layers_per_block)
-
-
-@lru_cache(maxsize=8)
-def _unet_paths(spec: UNetSpec) -> Mapping[str, str]:
-    with torch.device("meta"):
-        unet = UNet(spec)
-    return {name: module_to_ldm(name, spec) for name in unet.state_dict()}
-
-
-def unet_paths(spec: UNetSpec) -> dict[str, str]:
-    """Every parameter of the UNet: diffusers name -> single-file name without `model.diffusion_model.`."""
-    return dict(_unet_paths(spec))
-
-
-def unet_modules(spec: UNetSpec) -> dict[str, str]:
-    """Every layer of the UNet that owns parameters: diffusers path -> single-file path."""
-    names = {name.rpartition(".")[0]: None for name in _unet_paths(spec)}
-    return {name: module_to_ldm(name, spec) for name in names}
-
-
 def unet_origins(keys: Iterable[str]) -> dict[str, Origin]:
     """Our name -> where it lies, for UNet keys as single files have them (the prefix taken off).
 
@@ -124,13 +98,15 @@ def unet_origins(keys: Iterable[str]) -> dict[str, Origin]:
     origins = {}
     for key in keys:
         try:
-            origins[_to_diffusers(key, layers)] = Origin(key)
+            origins[module_to_diffusers(key, layers_per_block=layers)] = Origin(key)
         except ValueError:
             origins[key] = Origin(key)
     return origins
 
 
-def _to_diffusers(path: str, layers: int) -> str:
+def module_to_diffusers(path: str, *, layers_per_block: int) -> str:
+    """The diffusers name of a UNet module or parameter, from its single-file name: `module_to_ldm` turned round."""
+    layers = layers_per_block
     if found := re.fullmatch(r"input_blocks\.(\d+)\.(\d)(.*)", path):
         block, place = int(found[1]), int(found[2])
         level, layer = divmod(block - 1, layers + 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from brushwork.atomic import write_text
-from brushwork.errors import UserError
+from brushwork.errors import UserError, listed
 from brushwork.models.checkpoint_file import TensorFile
 from brushwork.models.naming import CUTS, THIRDS, Origin
 from brushwork.places import user_cache_folder
@@ -86,9 +86,8 @@ class Part(Mapping[str, Tensor]):
         }
         for complaint, names in wrong.items():
             if names:
-                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 raise UserError(
-                    f"{self.place}: {len(names)} of {len(expected)} tensors {complaint}: {shown}.",
+                    f"{self.place}: {len(names)} of {len(expected)} tensors {complaint}: {listed(names)}.",
                     fix="the file is incomplete or made for another network; take it from where it was published",
                 )
 

@@ -11,11 +11,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from brushwork.errors import UserError
-from brushwork.models.assembly import Renamed, assemble
+from brushwork.models.assembly import assemble
 from brushwork.runtime import precision_name
-
-OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Names of the attention's weights in files from before diffusers 0.15, SD 1.5's own among them."""
 
 FIX_NOT_FINITE = (
     "SDXL's own VAE overflows in fp16: use bf16 or fp32 (--set train.precision=bf16), or the VAE that was mended for "
@@ -105,12 +102,11 @@ def build_vae(
     device: torch.device | str,
     what: str = "VAE",
 ) -> VAE:
-    """A VAE from a `config.json` and its weights by their diffusers names, today's or those before 0.15."""
+    """A VAE from a `config.json` and its weights by their diffusers names (older ones: `naming.vae_origins`)."""
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if config.get(key) is not None:
             raise UserError(f"{what}: its latents are normalised by {key}, which no VAE of SD 1.5 or SDXL does.")
-    tensors = Renamed(state_dict, {_today(name): name for name in state_dict})
-    return VAE(assemble(empty_autoencoder(config), tensors, dtype=dtype, device=device, what=what))
+    return VAE(assemble(empty_autoencoder(config), state_dict, dtype=dtype, device=device, what=what))
 
 
 def empty_autoencoder(config: Mapping[str, Any]) -> nn.Module:
@@ -118,9 +114,3 @@ def empty_autoencoder(config: Mapping[str, Any]) -> nn.Module:
     with torch.device("meta"):
         module: nn.Module = AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})
     return module
-
-
-def _today(name: str) -> str:
-    if ".attentions." not in name:
-        return name
-    return ".".join(OLD_NAMES.get(part, part) for part in name.split("."))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from brushwork.atomic import write_text
 from brushwork.errors import UserError
+from brushwork.models.folder import read_json
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -72,12 +72,12 @@ def _byte_symbols() -> list[str]:
 def read_vocabulary(folder: Path) -> Vocabulary:
     """The vocabulary of a base model's `tokenizer` folder: vocab.json with merges.txt, or tokenizer.json."""
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        ids: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        ids: dict[str, int] = dict(read_json(folder / "vocab.json"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = tuple(_pair(line) for line in lines if line.strip() and not line.startswith("#version"))
-        added = set(_read_json(folder / "added_tokens.json"))
+        added = set(read_json(folder / "added_tokens.json"))
     elif (folder / "tokenizer.json").is_file():
-        whole = _read_json(folder / "tokenizer.json")
+        whole = read_json(folder / "tokenizer.json")
         ids = whole["model"]["vocab"]
         merges = tuple(_pair(merge) for merge in whole["model"]["merges"])
         added = {token["content"] for token in whole.get("added_tokens", [])}
@@ -106,7 +106,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
 
 def _padding(folder: Path, ids: dict[str, int]) -> str:
     for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        token = _read_json(folder / file).get("pad_token")
+        token = read_json(folder / file).get("pad_token")
         name = token["content"] if isinstance(token, dict) else token
         if name is not None:
             if name not in ids:
@@ -115,10 +115,6 @@ def _padding(folder: Path, ids: dict[str, int]) -> str:
                 )
             return str(name)
     return END
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from brushwork.config.schema import Settings
-from brushwork.errors import UserError
+from brushwork.errors import UserError, listed
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
 from brushwork.runtime import derive_seed, peak_memory
@@ -204,10 +204,9 @@ class Loop:
             return scale.after_overflow()
         what = "gradient" if math.isfinite(loss) else "loss"
         names = [name for batch in batches for name in batch.names]
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         raise UserError(
             f"the {what} of step {step + 1} is not finite, so the run stopped before it could spoil the weights. "
-            f"The step saw: {shown}.",
+            f"The step saw: {listed(names, limit=8)}.",
             fix="look at these pictures; if they are sound, use a lower optimizer.learning_rate or "
             "train.precision=bf16 (or fp32). The last saved state is unharmed",
         )

@@ -20,10 +20,10 @@ from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
 from brushwork.models.weights import Base, open_configured
+from brushwork.progress import Progress
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.feed import Example
-from brushwork.training.report import Advance
 
 logger = logging.getLogger("brushwork")
 
@@ -133,7 +133,7 @@ def caches_text(settings: Settings) -> bool:
     return settings.cache.text == "on" or (settings.cache.text == "auto" and not settings.lora.text_encoder)
 
 
-def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = None) -> Preparation:
+def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = None) -> Preparation:
     """Read headers, pictures and captions; compute placements, keys and the number of steps."""
     refuse_contradictions(settings)
     base = open_configured(settings.model)
@@ -170,7 +170,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Advance | None = Non
 
 
 def _split(
-    data: Path, dataset: Dataset, settings: Settings, on_progress: Advance | None
+    data: Path, dataset: Dataset, settings: Settings, on_progress: Progress | None
 ) -> tuple[Dataset, Dataset | None]:
     """Set aside what is held out: a share of the pictures, a folder of its own, or the `heldout/` beside `train/`."""
     wanted = settings.validation.data
