@@ -13,7 +13,8 @@ PARTIAL_SUFFIX = ".partial"
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it replaces `path`, on an error it is removed.
 
-    The data is on disk before the name changes, so a power cut does not leave an empty file either.
+    The data is on disk before the name changes, so a power cut does not leave an empty file either. An error of the
+    system (a full disk, a folder that is not to be written into) names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
@@ -22,9 +23,11 @@ def written_beside(path: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             partial.unlink()
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+            error.filename = str(path)
         raise
 
 

@@ -25,9 +25,14 @@ def read_rows(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}).") from error
+            raise UserError(
+                f"{path}, line {number}: not JSON ({error.msg}).", fix=f"mend or remove line {number}"
+            ) from error
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")
+            raise UserError(
+                f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.",
+                fix=f"mend or remove line {number}",
+            )
         rows.append(row)
     return rows
 

@@ -160,6 +160,31 @@ def test_changes_that_a_run_cannot_take_are_refused_and_leave_it_as_it_was(pictu
     assert resume(tmp_path / "run", console=Console(file=StringIO())).finished
 
 
+def test_a_run_that_is_told_to_end_earlier_gives_its_file(pictures: Path, tmp_path: Path) -> None:
+    whole = run(pictures, tmp_path / "run")
+    assert whole.adapter is not None
+    before = tensors(whole.adapter)
+    whole.adapter.unlink()
+
+    ended = run(pictures, tmp_path / "run", train__max_steps="2", accept_changes=True)
+
+    assert ended.adapter is not None
+    assert (ended.step, ended.finished) == (4, True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(ended.adapter).items())
+
+
+@pytest.mark.parametrize("line", ["{broken", "[1, 2]", '{"loss": 1.0}', '{"step": "four"}'])
+def test_a_damaged_line_of_the_metrics_is_named(pictures: Path, tmp_path: Path, line: str) -> None:
+    run(pictures, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+
+    with pytest.raises(UserError, match=r"metrics\.jsonl") as told:
+        run(pictures, tmp_path / "run", train__max_steps="6", accept_changes=True)
+
+    assert "remove" in str(told.value.fix)
+
+
 def test_a_changed_picture_or_caption_is_refused_unless_accepted(tmp_path: Path) -> None:
     draw_folder(tmp_path / "data", count=4, size=64, seed=1)
     run(tmp_path / "data", tmp_path / "run")

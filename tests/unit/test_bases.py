@@ -565,6 +565,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path: Path) -> None:
 # The VAE
 
 
+def test_a_folder_that_holds_no_vae_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+
+    with pytest.raises(UserError, match=r"photos is no VAE: there is no config\.json"):
+        open_base(str(folder), vae=str(tmp_path / "photos"))
+
+
 def test_a_separate_vae_is_taken_from_a_file_or_a_folder(reference: Reference, sdxl: Tensors, tmp_path: Path) -> None:
     base = save(
         {name: tensor for name, tensor in sdxl.items() if "first_stage" not in name}, tmp_path / "b.safetensors"

@@ -1,5 +1,6 @@
 """The command line: what it answers to right and wrong words, and its exit codes."""
 
+import errno
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from brushwork import __version__
 from brushwork.cache.store import Store
 from brushwork.cli import errors
 from brushwork.cli.app import app, main
+from brushwork.cli.train import describe
 from brushwork.config.load import recipe_names, resolve, to_toml
 from brushwork.errors import UserError
 from brushwork.lora.files import read_adapter, write_adapter
@@ -26,6 +28,7 @@ from brushwork.lora.state import AdapterState
 from brushwork.machine import EXTRAS, GIB, examine, runs_on, suited_recipe
 from brushwork.models.spec import TINY
 from brushwork.training.checkpoint import Position, State, write_state
+from brushwork.training.run import RunResult
 
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -156,7 +159,41 @@ def test_an_interruption_exits_with_130(error: BaseException, capfd: pytest.Capt
         raise error
 
     assert errors.exit_code(fail, debug=False) == 130
-    assert capfd.readouterr().err == "error: interrupted.\n"
+    assert capfd.readouterr().err == "error: interrupted; what was saved before is unharmed.\n"
+
+
+def test_an_interruption_that_typer_swallowed_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    assert errors.exit_code(lambda: 130, debug=False) == 130
+    assert "interrupted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "words"),
+    [
+        (errno.EACCES, "photos/[x]/a.txt", ["photos/[x]/a.txt: Permission denied", "fix: choose another place"]),
+        (errno.ENOSPC, None, ["No space left on device", "fix: make room"]),
+        (errno.ENOENT, "Z:/runs", ["Z:/runs: No such file or directory", "fix: look whether the place"]),
+    ],
+)
+def test_what_the_system_refuses_is_told_with_its_place_and_no_traceback(
+    number: int, place: str | None, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise OSError(number, "whatever", place)
+
+    assert errors.exit_code(command, debug=False) == 1
+    err = capfd.readouterr().err
+    assert all(word in err for word in words)
+    assert "fault of Brushwork" not in err
+
+
+def test_a_run_without_a_step_is_json_that_every_program_reads(tmp_path: Path) -> None:
+    stopped = RunResult(tmp_path, 0, 60, float("nan"), adapter=None, curve=tmp_path / "loss.png", samples=None)
+
+    text = json.dumps(describe(stopped), allow_nan=False)
+
+    assert json.loads(text)["smoothed_loss"] is None
+    assert json.loads(text)["curve"] is None
 
 
 def test_a_reader_that_goes_away_is_no_fault() -> None:

@@ -75,3 +75,13 @@ def test_the_newest_run_is_the_one_written_to_last(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no run in"):
         newest_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '"data"', '{"data": "photos"}'])
+def test_a_damaged_description_is_named_with_a_way_out(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+
+    with pytest.raises(UserError, match=r"run\.json (cannot be read|does not describe a run)") as told:
+        RunFolder(tmp_path, "a").read_description()
+
+    assert "--accept-changes" in str(told.value.fix)

@@ -1,6 +1,7 @@
 """`brushwork train`: a folder of pictures and captions goes in, a LoRA comes out."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,8 +93,8 @@ def describe(result: "RunResult") -> dict[str, object]:
         "finished": result.finished,
         "step": result.step,
         "total_steps": result.total_steps,
-        "smoothed_loss": result.smoothed_loss,
+        "smoothed_loss": result.smoothed_loss if math.isfinite(result.smoothed_loss) else None,
         "adapter": None if result.adapter is None else str(result.adapter),
-        "curve": str(result.curve),
+        "curve": str(result.curve) if result.curve.exists() else None,
         "samples": None if result.samples is None else str(result.samples),
     }

@@ -7,6 +7,7 @@ Shapes in this file:  B prompts   U different prompts   N chunks of a prompt   L
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -20,6 +21,9 @@ from brushwork.models.vocabulary import END, Vocabulary
 CHUNK_WORDS = 75
 CHUNK_LENGTH = CHUNK_WORDS + 2
 """A chunk is a start token, up to 75 tokens of the caption, an end token, and padding: CLIP's 77 positions."""
+
+REMEMBERED_PROMPTS = 65_536
+"""Captions whose tokens a tokenizer keeps: about a kilobyte each."""
 
 WRAPPER = "text_model."
 OLD_END_ID = 2
@@ -59,11 +63,16 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._clip = CLIPTokenizer(vocab=vocabulary.ids, merges=list(vocabulary.merges), pad_token=END)
+        # 0.14 ms for a short caption: with encoders that are asked in every step, once a run is enough.
+        self._remembered = lru_cache(REMEMBERED_PROMPTS)(self._words)
 
     def words(self, prompt: str) -> list[int]:
         """The numbers of all tokens of a prompt, without start and end."""
+        return list(self._remembered(prompt))
+
+    def _words(self, prompt: str) -> tuple[int, ...]:
         ids = self._clip(prompt, add_special_tokens=False, truncation=False, padding=False).input_ids
-        return list(ids)
+        return tuple(ids)
 
     def chunks(self, prompt: str, num_chunks: int) -> Tensor:
         """A prompt -> (N, 77); what does not fit is left out."""

@@ -262,6 +262,11 @@ def _with_vae(base: Base, vae: str, *, variant: str | None, offline: bool) -> Ba
     path = locate(vae, "vae", variant=variant, offline=offline)
     if path.is_dir():
         folder = path if (path / "config.json").is_file() else path / "vae"
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{vae} is no VAE: there is no config.json in it, nor in a folder `vae` below it.",
+                fix="give the folder of an AutoencoderKL as diffusers writes it, or a .safetensors file",
+            )
         part = read_part(folder, "vae", variant=variant)
     else:
         part = read_single_vae(path, base.family)

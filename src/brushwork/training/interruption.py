@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM end a run after its step, with everything saved; a second one ends it at once."""
 
+import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -13,10 +14,17 @@ class Interruption:
         self.requested = False
 
     def request(self, signal_number: int, frame: FrameType | None) -> None:
-        """Note the first request; a second one raises KeyboardInterrupt where the program stands."""
+        """Note the first request and say so; a second one raises KeyboardInterrupt where the program stands."""
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        _say("stopping as soon as this step is done and saved; Ctrl-C again stops at once")
+
+
+def _say(text: str) -> None:
+    """Straight to the error stream: the signal may have come in the middle of a print, which allows no other."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
 
 
 @contextmanager

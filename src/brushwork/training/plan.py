@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -16,10 +17,10 @@ from brushwork.lora.targets import find_targets, is_pointwise
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
 from brushwork.models.text import Tokenizer, empty_text_encoder
 from brushwork.models.unet import UNet
-from brushwork.runtime import PRECISIONS
+from brushwork.runtime import PRECISIONS, precision_name
 from brushwork.training.batches import Budget
 from brushwork.training.prepare import Preparation
-from brushwork.training.report import as_text, check_disk, gib, plan_table
+from brushwork.training.report import as_text, check_disk, gib, plan_table, shortened
 from brushwork.training.run_folder import RunFolder
 
 logger = logging.getLogger("brushwork")
@@ -50,19 +51,15 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
     """
     learning = count_what_learns(preparation)
     space = needed_space(preparation, sum(parameters for _, parameters in learning.values()))
-    cache = cache_folder(preparation.settings.cache.folder)
     sections = [
         ("data", _data_lines(preparation)),
         ("base", _base_lines(preparation)),
         ("steps", preparation.budget.lines()),
         ("learns", _learning_lines(preparation, learning)),
         ("writes", _writing_lines(preparation, folder, space, num_sample_prompts)),
-        (
-            "disk",
-            [("run", check_disk(folder.path, space.run)), ("cache", check_disk(cache, space.cache) + f", {cache}")],
-        ),
+        ("disk", _disk_lines(folder, cache_folder(preparation.settings.cache.folder), space)),
     ]
-    table = plan_table(f"[bold]{preparation.settings.name}[/bold]", sections)
+    table = plan_table(preparation.settings.name, sections)
     logger.debug("%s", as_text(table))
     console.print()
     console.print(table, highlight=False)
@@ -70,25 +67,34 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
 
 
 def count_what_learns(preparation: Preparation) -> dict[str, tuple[int, int]]:
-    """Modules and parameters by component, counted on networks without weights."""
+    """Modules and parameters by component."""
+    counts: dict[str, tuple[int, int]] = {}
+    for name, shape in learning_shapes(preparation).items():
+        modules, parameters = counts.get(component_of(name), (0, 0))
+        counts[component_of(name)] = (modules + (not name.endswith(".up")), parameters + math.prod(shape))
+    return counts
+
+
+def learning_shapes(preparation: Preparation) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter that the settings let learn, from networks without weights."""
     lora = preparation.settings.lora
     if preparation.settings.train.mode == "full":
-        weights = list(meta_unet(preparation.base.spec).parameters())
-        return {"unet": (len(weights), sum(weight.numel() for weight in weights))}
+        weights = meta_unet(preparation.base.spec).named_parameters()
+        return {f"unet.{name}": tuple(weight.shape) for name, weight in weights}
     components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
     if lora.text_encoder:
         components |= {
             name: empty_text_encoder(part.config, with_projection=name == "text_encoder_2")
             for name, part in preparation.base.text_parts.items()
         }
-    counts: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, path in find_targets(components, lora.targets, text_encoder=lora.text_encoder).items():
         layer = components[component_of(name)].get_submodule(path)
         outputs, *inputs = layer.weight.shape  # type: ignore[misc]
         rank = lora.rank if is_pointwise(layer) else lora.conv_rank or lora.rank
-        modules, parameters = counts.get(component_of(name), (0, 0))
-        counts[component_of(name)] = (modules + 1, parameters + rank * (math.prod(inputs) + outputs))
-    return counts
+        shapes[f"{name}.down"] = (rank, *inputs)
+        shapes[f"{name}.up"] = (outputs, rank, *(1 for _ in inputs[1:]))
+    return shapes
 
 
 def count_cut_captions(preparation: Preparation) -> int:
@@ -163,7 +169,7 @@ def _data_lines(preparation: Preparation) -> LINES:
     if dataset.quarantined:
         lines.append(("quarantined", f"{len(dataset.quarantined)} files cannot be used: see quarantine.jsonl"))
     if preparation.pictures:
-        lines.append(("a caption", preparation.pictures[0].caption or "(empty)"))
+        lines.append(("a caption", shortened(preparation.pictures[0].caption) or "(empty)"))
     return lines + [("note", note) for note in dataset.notes]
 
 
@@ -174,7 +180,7 @@ def _base_lines(preparation: Preparation) -> LINES:
     text = "cached, encoders leave" if preparation.caches_text else "encoded in every step"
     return [
         ("model", f"{base.source}: {family} layout, predicts {base.prediction}{ends}"),
-        ("computes", f"on {preparation.device} in {str(preparation.dtype).removeprefix('torch.')}"),
+        ("computes", f"on {preparation.device} in {precision_name(preparation.dtype)}"),
         ("text", text),
     ]
 
@@ -184,9 +190,7 @@ def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, 
     lora, optimizer = settings.lora, settings.optimizer
     lines = []
     for component, (modules, parameters) in learning.items():
-        rate = optimizer.learning_rate
-        if component != "unet":
-            rate = optimizer.text_encoder_learning_rate or rate
+        rate = optimizer.learning_rate if component == "unet" else optimizer.text_rate
         of = "tensors" if settings.train.mode == "full" else "modules"
         lines.append((component, f"{parameters:,} parameters in {modules} {of}, learning rate {rate:g}"))
     alpha = lora.rank if lora.alpha is None else lora.alpha
@@ -206,7 +210,7 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
     if save.every_epochs is not None:
         often.append(f"every {save.every_epochs} epochs" if save.every_epochs > 1 else "every epoch")
     if save.every_steps is not None:
-        often.append(f"every {save.every_steps} steps")
+        often.append(f"every {save.every_steps} steps" if save.every_steps > 1 else "every step")
     kept = f", the last {save.keep_last} of each kind kept" if save.keep_last else ""
     full = preparation.settings.train.mode == "full"
     form = f"whole base models in {save.precision}" if full else f"adapters, {save.layout} layout in {save.precision}"
@@ -221,3 +225,12 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
             ("pictures", f"{num_sample_prompts} prompts, first with the base, then as the section sample says")
         )
     return lines
+
+
+def _disk_lines(folder: RunFolder, cache: Path, space: Space) -> LINES:
+    less = "choose another disk with --out, or write less: --set save.every_epochs=5 or --set save.keep_last=2"
+    elsewhere = "choose another disk: --set cache.folder=DIR; or make room: brushwork cache prune"
+    return [
+        ("run", check_disk(folder.path, space.run, fix=less)),
+        ("cache", f"{check_disk(cache, space.cache, fix=elsewhere)}, {cache}"),
+    ]

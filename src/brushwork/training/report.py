@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from brushwork.errors import UserError
 from brushwork.records import Row
@@ -34,6 +35,11 @@ def as_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
+def shortened(text: str, *, most: int = 200) -> str:
+    """A text that may be of any length, in a line or two."""
+    return text if len(text) <= most else f"{text[:most].rstrip()} ... ({len(text)} characters)"
+
+
 def gib(num_bytes: float) -> str:
     """Bytes as people read them."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
@@ -42,8 +48,11 @@ def gib(num_bytes: float) -> str:
     return f"{num_bytes:.0f} bytes"
 
 
-def check_disk(folder: Path, needed: int) -> str:
+def check_disk(folder: Path, needed: int, *, fix: str) -> str:
     """How much of the free disk a run takes, in words.
+
+    Args:
+        fix: what to do where it does not fit.
 
     Raises:
         UserError: it does not fit.
@@ -53,14 +62,17 @@ def check_disk(folder: Path, needed: int) -> str:
     if needed > free:
         raise UserError(
             f"the run would write {gib(needed)} below {folder}, and {gib(free)} are free there.",
-            fix="choose another disk with --out, or write less: --set save.every_epochs=5 or --set save.keep_last=2",
+            fix=fix,
         )
     return f"{gib(needed)} of {gib(free)} free"
 
 
 def plan_table(title: str, sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Table:
-    """The plan of a run: sections of lines, each a name and a value."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    """The plan of a run: sections of lines, each a name and a value.
+
+    Values are shown as they are: captions and folders may hold the square brackets of rich's markup.
+    """
+    table = Table(title=Text(title, style="bold"), title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(style="cyan")
     table.add_column(overflow="fold")
@@ -68,7 +80,7 @@ def plan_table(title: str, sections: Sequence[tuple[str, Sequence[tuple[str, str
         if number:
             table.add_row()
         for position, (name, value) in enumerate(lines):
-            table.add_row(heading if position == 0 else "", name, value)
+            table.add_row(heading if position == 0 else "", name, Text(value))
     return table
 
 
@@ -119,7 +131,9 @@ def progress_bar(console: Console, description: str, total: int, *, done: int = 
 def _lines(console: Console, description: str) -> Advance:
     def advance(done: int, total: int, note: str = "") -> None:
         if done == total or done % max(1, total // 10) == 0:
-            console.print(f"{description} {done}/{total} {note}".rstrip(), highlight=False)
+            console.print(
+                f"{description} {done}/{total} {note}".rstrip(), markup=False, highlight=False, soft_wrap=True
+            )
 
     return advance
 

@@ -16,9 +16,10 @@ from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
 from brushwork.errors import UserError
 from brushwork.records import write_rows
-from brushwork.training.checkpoint import read_state
+from brushwork.runtime import precision_name
+from brushwork.training.checkpoint import State, read_state
 from brushwork.training.interruption import listening
-from brushwork.training.plan import show_plan
+from brushwork.training.plan import learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.report import logged, progress_bar
 from brushwork.training.run_folder import RunFolder, newest_run
@@ -112,8 +113,8 @@ def _run(
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.locked(), logged(console, folder.log_file):
             remove_partials(folder.path)
-            show_plan(console, preparation, folder, num_sample_prompts=len(requests))
-            _write_beginning(folder, preparation, resolved, keep_settings=begun and not accept_changes)
+            state = read_state(folder.state_file) if folder.state_file.exists() else None
+            total = preparation.budget.total_steps
             drawer = Drawer(
                 folder=folder.samples,
                 requests=requests,
@@ -122,12 +123,16 @@ def _run(
                 base_name=Path(preparation.base.source).name,
                 interrupted=lambda: interruption.requested,
             )
-            state = read_state(folder.state_file) if folder.state_file.exists() else None
-            total = preparation.budget.total_steps
-            if state is not None and state.position.step >= total and drawer.is_complete(state.position.step):
-                console.print(f"{folder.path} is finished: all {total} steps are done.")
+            if state is not None:
+                _refuse_another_shape(folder, preparation, state)
+            if state is not None and _is_finished(folder, drawer, state.position.step, total):
+                _refuse_changes_in_vain(folder, resolved)
+                finished = f"{folder.path} is finished: all {total} steps are done."
+                console.print(finished, markup=False, highlight=False, soft_wrap=True)
                 position = state.position
             else:
+                show_plan(console, preparation, folder, num_sample_prompts=len(requests))
+                _write_beginning(folder, preparation, resolved, keep_settings=begun and not accept_changes)
                 position = train_until_stopped(Session(preparation, folder, drawer, interruption, console), state)
     return RunResult(
         folder=folder.path,
@@ -178,12 +183,47 @@ def _refuse_changed_inputs(folder: RunFolder, preparation: Preparation) -> None:
         ("vae", "the VAE"),
         ("text", "the text encoders"),
         ("prediction", "the base's prediction type"),
+        ("zero_terminal_snr", "the end of the base's noise schedule"),
     ):
         if before.get(key) != now[key]:
             raise UserError(
                 f"{what} changed since {folder.path} was begun.",
                 fix="--accept-changes goes on with the new; another --out begins anew",
             )
+
+
+def _refuse_another_shape(folder: RunFolder, preparation: Preparation, state: State) -> None:
+    """Changes that are accepted may ask for another adapter than the one that has learned: there is no way across."""
+    learned = {name: tuple(parameter.shape) for name, parameter in state.parameters.items()}
+    asked = learning_shapes(preparation)
+    different = [name for name in {**learned, **asked} if learned.get(name) != asked.get(name)]
+    if different:
+        name = different[0]
+        raise UserError(
+            f"what {folder.path} has learned does not fit these settings: {name} is "
+            f"{_shape(learned.get(name))} there, and {_shape(asked.get(name))} now ({len(different)} differ).",
+            fix="keep lora.rank, lora.targets, lora.text_encoder and the base as they were, or begin anew with --out",
+        )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "not" if shape is None else " x ".join(map(str, shape))
+
+
+def _is_finished(folder: RunFolder, drawer: Drawer, step: int, total: int) -> bool:
+    """Whether nothing is left to do: no step, no file, no picture."""
+    return step >= total and folder.final_file.exists() and drawer.is_complete(step)
+
+
+def _refuse_changes_in_vain(folder: RunFolder, resolved: Resolved) -> None:
+    """Changed settings of a finished run would be written down, and would be true of none of its files."""
+    changed = differences(read_toml(folder.settings_file), resolved.settings)
+    if changed:
+        lines = "".join(f"\n    {key}: {old} -> {new}" for key, old, new in changed)
+        raise UserError(
+            f"{folder.path} is finished, so there is nothing left that these changes could act on:{lines}",
+            fix="ask for more steps (train.epochs, train.max_steps), or begin anew with another --out",
+        )
 
 
 def _description(preparation: Preparation) -> dict[str, Any]:
@@ -205,7 +245,7 @@ def _description(preparation: Preparation) -> dict[str, Any]:
         "resolution": preparation.resolution,
         "total_steps": preparation.budget.total_steps,
         "device": str(preparation.device),
-        "precision": str(preparation.dtype).removeprefix("torch."),
+        "precision": precision_name(preparation.dtype),
     }
 
 

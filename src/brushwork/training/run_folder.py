@@ -25,6 +25,9 @@ import psutil
 from brushwork.atomic import write_text
 from brushwork.errors import UserError
 
+DESCRIBED = ("data", "num_pictures", "num_held_out", "base", "family", "resolution", "total_steps")
+"""What every `run.json` tells."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -107,14 +110,15 @@ class RunFolder:
 
     def read_description(self) -> dict[str, Any]:
         """Read `run.json`."""
+        anew = "give the `brushwork train` command of the run again with --accept-changes: it writes the file anew"
         try:
-            description: dict[str, Any] = json.loads(self.description_file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(
-                f"{self.description_file} cannot be read: {error}.",
-                fix="name a folder that `brushwork train` made",
-            ) from error
-        return description
+            description = json.loads(self.description_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.description_file} cannot be read: {error}.", fix=anew) from error
+        missing = [key for key in DESCRIBED if not isinstance(description, dict) or key not in description]
+        if missing:
+            raise UserError(f"{self.description_file} does not describe a run: it has no {missing[0]}.", fix=anew)
+        return dict(description)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from brushwork.cache.store import Store, cache_folder
+from brushwork.errors import UserError
 from brushwork.generation.pipeline import Pipeline
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
@@ -134,6 +135,10 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
         metadata=lambda position: file_metadata(preparation, position, started_at=started_at),
     )
     saver.remove_surplus()
+    if position.step >= preparation.budget.total_steps and not folder.final_file.exists():
+        saver.save(
+            position, Due(final_file=True)
+        )  # fewer steps were asked for than are done, or the file was removed
     if drawer.requests:
         drawer.draw_due(pipeline, position.step)
 
@@ -195,7 +200,13 @@ def _rows_until(folder: RunFolder, step: int) -> list[Row]:
     """The metrics up to `step`; what a killed process wrote after its last saved state is taken out of the file."""
     if not folder.metrics_file.exists():
         return []
-    rows = [row for row in read_rows(folder.metrics_file) if row["step"] <= step]
+    rows = read_rows(folder.metrics_file)
+    if not all(isinstance(row.get(key), int | float) for row in rows for key in ("step", "loss", "smoothed_loss")):
+        raise UserError(
+            f"{folder.metrics_file} holds a line that is no step of a run (a step has step, loss, smoothed_loss).",
+            fix="remove that line, or the file: only the curve is drawn from it",
+        )
+    rows = [row for row in rows if row["step"] <= step]
     write_rows(folder.metrics_file, rows)
     return rows
 
