@@ -34,12 +34,7 @@ pytestmark = pytest.mark.full
 
 SPECS: dict[Family, UNetSpec] = {"sd15": SD15, "sdxl": SDXL}
 PIPELINES = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
-SD_CLI_MISSING = """\
-there is no stable-diffusion.cpp here: set SD_CLI to its `sd-cli`, or build it (7 minutes on two cores, needs cmake and ninja):
-  pip download --no-deps --no-binary :all: stable-diffusion-cpp-python==0.4.7 && tar xf stable_diffusion_cpp_python-0.4.7.tar.gz
-  cmake -S stable_diffusion_cpp_python-0.4.7/vendor/stable-diffusion.cpp -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DSD_BUILD_EXAMPLES=ON
-  ninja -C build sd-cli && export SD_CLI=$PWD/build/bin/sd-cli
-"""  # noqa: E501
+SD_CLI_MISSING = "there is no stable-diffusion.cpp here: `make test-full` builds it, or set SD_CLI to its `sd-cli`"
 
 
 def empty_components(family: Family, *, of_diffusers: bool = False) -> dict[str, nn.Module]:
