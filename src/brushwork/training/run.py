@@ -132,7 +132,9 @@ def _run(
                 position = state.position
             else:
                 show_plan(console, preparation, folder, num_sample_prompts=len(requests))
-                _write_beginning(folder, preparation, resolved, keep_settings=begun and not accept_changes)
+                _write_beginning(
+                    folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
+                )
                 position = train_until_stopped(Session(preparation, folder, drawer, interruption, console), state)
     return RunResult(
         folder=folder.path,
@@ -162,9 +164,14 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
         )
 
 
+def _changes(folder: RunFolder, resolved: Resolved) -> list[tuple[str, Any, Any]]:
+    """What the settings are now that they were not when the run began."""
+    return differences(read_toml(folder.settings_file), resolved.settings)
+
+
 def _refuse_changed_settings(folder: RunFolder, resolved: Resolved) -> None:
     """A run goes on with the settings that it began with, unless changes are accepted."""
-    changed = differences(read_toml(folder.settings_file), resolved.settings)
+    changed = _changes(folder, resolved)
     if changed:
         lines = "".join(f"\n    {key}: {old} -> {new}" for key, old, new in changed)
         raise UserError(
@@ -217,7 +224,7 @@ def _is_finished(folder: RunFolder, drawer: Drawer, step: int, total: int) -> bo
 
 def _refuse_changes_in_vain(folder: RunFolder, resolved: Resolved) -> None:
     """Changed settings of a finished run would be written down, and would be true of none of its files."""
-    changed = differences(read_toml(folder.settings_file), resolved.settings)
+    changed = _changes(folder, resolved)
     if changed:
         lines = "".join(f"\n    {key}: {old} -> {new}" for key, old, new in changed)
         raise UserError(

@@ -15,14 +15,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from brushwork.atomic import write_text
+from brushwork.atomic import PARTIAL_SUFFIX, write_text
 from brushwork.errors import UserError
 
 DESCRIBED = ("data", "num_pictures", "num_held_out", "base", "family", "resolution", "total_steps")
@@ -124,24 +124,44 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder, so that two processes never train in it at once. A dead process's hold is ignored."""
         lock = self.path / "run.lock"
-        for _ in range(2):
-            try:
-                with lock.open("x") as file:
-                    file.write(f"{os.getpid()} {psutil.Process().create_time()}")
-                break
-            except FileExistsError as error:
-                holder = lock.read_text()
-                if _is_alive(holder):
-                    process = holder.split()[0]
-                    raise UserError(
-                        f"{self.path} is being trained by process {process}.",
-                        fix="wait for it, or choose another folder with --out",
-                    ) from error
-                lock.unlink(missing_ok=True)
+        while not _took(lock):
+            holder = _holder(lock)
+            if _is_alive(holder):
+                raise UserError(
+                    f"{self.path} is being trained by process {holder.split()[0]}.",
+                    fix="wait for it, or choose another folder with --out",
+                )
+            lock.unlink(missing_ok=True)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _took(lock: Path) -> bool:
+    """Make the lock with this process's name in it, in one go; False if it is there already."""
+    name = f"{os.getpid()} {psutil.Process().create_time()}"
+    own = lock.with_name(f"{lock.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    own.write_text(name)
+    try:
+        os.link(own, lock)
+    except FileExistsError:
+        return False
+    except OSError:  # a disk without hard links, such as exFAT
+        with suppress(FileExistsError), lock.open("x") as file:
+            file.write(name)
+        return lock.read_text() == name
+    finally:
+        own.unlink(missing_ok=True)
+    return True
+
+
+def _holder(lock: Path) -> str:
+    """What stands in the lock; nothing if it has just been given back."""
+    try:
+        return lock.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _is_alive(holder: str) -> bool:
