@@ -213,7 +213,7 @@ class Stage:
 
     def _step(self, step: int) -> float:
         for group in self.optimizer.param_groups:
-            rate = factor(step, total_steps=self.given.steps, schedule=self._schedule)
+            rate = factor(step, total_steps=max(self.given.steps, self.given.warmup), schedule=self._schedule)
             group["lr"] = self.given.learning_rate * rate
         loss = self.loss(self.computing, step)
         loss.backward()  # type: ignore[no-untyped-call]
