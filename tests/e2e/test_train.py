@@ -185,6 +185,44 @@ def test_a_damaged_line_of_the_metrics_is_named(pictures: Path, tmp_path: Path, 
     assert "remove" in str(told.value.fix)
 
 
+def test_a_run_goes_on_from_another_folder_with_the_same_files(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, prompt in (("here", "a fox"), ("there", "a dog")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "prompts.txt").write_text(f"{prompt} --s 1")
+    monkeypatch.chdir(tmp_path / "here")
+    files = {"sample__prompts": "prompts.txt", "cache__folder": "cache", "sample__every_steps": "1"}
+    run(pictures, Path("run"), train__max_steps="2", **files)
+    settings = (tmp_path / "here" / "run" / "settings.toml").read_text()
+    (tmp_path / "here" / "run" / "settings.toml").write_text(settings.replace("max_steps = 2", "max_steps = 3"))
+    monkeypatch.chdir(tmp_path / "there")
+
+    assert resume(tmp_path / "here" / "run", console=Console(file=StringIO())).step == 3
+
+    drawn = sorted((tmp_path / "here" / "run" / "sample").glob("*/*.txt"))
+    assert [(file.parent.name, file.read_text()) for file in drawn] == [
+        (name, "a fox\n") for name in ("base", "step00000001", "step00000002", "step00000003")
+    ]
+    assert list((tmp_path / "there").iterdir()) == [tmp_path / "there" / "prompts.txt"]
+
+
+def test_what_was_drawn_last_is_drawn_again_where_the_prompts_have_changed(pictures: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    for number, prompt in ((2, "a fox"), (3, "a cat")):
+        prompts.write_text(f"{prompt} --s 1")
+        files = {"sample__prompts": f"'{prompts}'", "sample__every_steps": "1"}
+        run(pictures, tmp_path / "run", train__max_steps=str(number), accept_changes=True, **files)
+
+    drawn = {file.parent.name: file.read_text() for file in (tmp_path / "run" / "sample").glob("*/*.txt")}
+    assert drawn == {
+        "base": "a cat\n",
+        "step00000001": "a fox\n",
+        "step00000002": "a cat\n",
+        "step00000003": "a cat\n",
+    }
+
+
 def test_a_changed_picture_or_caption_is_refused_unless_accepted(tmp_path: Path) -> None:
     draw_folder(tmp_path / "data", count=4, size=64, seed=1)
     run(tmp_path / "data", tmp_path / "run")

@@ -4,6 +4,7 @@ Headers and pictures are read, the plan is shown and checked, and only then is a
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from rich.console import Console
 from brushwork import __version__
 from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
+from brushwork.config.schema import Settings
 from brushwork.errors import UserError
+from brushwork.models.weights import BUNDLED
 from brushwork.records import write_rows
 from brushwork.runtime import precision_name
 from brushwork.training.checkpoint import State, read_state
@@ -73,6 +76,7 @@ def train(
         UserError: something that can be put right, before any damage.
     """
     resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides)
+    resolved = replace(resolved, settings=_with_whole_paths(resolved.settings))
     name = resolved.settings.name
     folder = RunFolder(Path(out) if out is not None else Path("runs") / name, name)
     return _run(Path(data), folder, resolved, accept_changes=accept_changes, console=console)
@@ -90,6 +94,28 @@ def resume(path: str | Path, *, accept_changes: bool = False, console: Console |
         )
     resolved = resolve(files=[folder.settings_file])
     return _run(data, folder, resolved, accept_changes=accept_changes, console=console)
+
+
+def _with_whole_paths(settings: Settings) -> Settings:
+    """The settings with every file by its whole path: `resume` may be typed in another folder, where the same words
+    name nothing, or something else."""
+    model, cache = settings.model, settings.cache
+    names = {"base": model.base if model.base == BUNDLED else _whole(model.base), "vae": _whole(model.vae)}
+    folder = None if cache.folder is None else str(Path(cache.folder).expanduser().absolute())
+    changes = {
+        "model": model.model_copy(update=names),
+        "cache": cache.model_copy(update={"folder": folder}),
+        "sample": settings.sample.model_copy(update={"prompts": _whole(settings.sample.prompts)}),
+        "validation": settings.validation.model_copy(update={"data": _whole(settings.validation.data)}),
+    }
+    return settings.model_copy(update=changes)
+
+
+def _whole(place: str | None) -> str | None:
+    """The whole path of what is there; anything else (a hub id, a share of the data) as it is."""
+    if place is None or re.fullmatch(r"[\d.]+", place) or not Path(place).expanduser().exists():
+        return place
+    return str(Path(place).expanduser().absolute())
 
 
 def _run(

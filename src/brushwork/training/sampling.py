@@ -5,6 +5,7 @@ sample/000002-epoch/00001-seed12345-prompt1.png     the same prompt and seed wit
 sample/sheet.png                                    all of them: a row for the base and for each epoch
 """
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,16 @@ class Drawer:
             logger.debug("why the pictures failed", exc_info=True)
 
     def _missing(self, name: str) -> list[int]:
-        return [number for number in range(len(self.requests)) if not self._path(name, number).exists()]
+        return [number for number in range(len(self.requests)) if not self._is_drawn(name, number)]
+
+    def _is_drawn(self, name: str, number: int) -> bool:
+        """Whether the picture is there and of this request: the file of prompts may have been changed since."""
+        path = self._path(name, number)
+        try:
+            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            return path.exists() and Request.from_json(record) == self.requests[number]
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
 
     def _path(self, name: str, number: int) -> Path:
         seed = self.requests[number].seed
