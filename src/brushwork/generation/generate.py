@@ -5,6 +5,7 @@ holds some of the pictures already is continued: what is there with the same par
 otherwise is refused, never replaced.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from brushwork.atomic import PARTIAL_SUFFIX, written_beside
@@ -32,6 +32,7 @@ from brushwork.generation.prompts import PromptLine, Request, known_sampler, par
 from brushwork.generation.prompts import choose as choose_prompts
 from brushwork.models.text import TextStates
 from brushwork.models.weights import Base, open_configured
+from brushwork.progress import progress_bar
 from brushwork.runtime import pick_device, pick_dtype, precision_name, release_memory
 
 LORA = str | Path | tuple[str | Path, float] | Wanted
@@ -146,7 +147,7 @@ def generate(
     jobs = [Job(request, folder / f"{index:05d}.png", extra) for index, request in enumerate(requests)]
     todo = [job for job in jobs if not already_drawn(job.path, record_of(job.request, extra))]
     if len(todo) < len(jobs):
-        console.print(f"{len(jobs) - len(todo)} of {len(jobs)} pictures are there already")
+        console.print(f"{len(jobs) - len(todo)} of {len(jobs)} pictures are there already", highlight=False)
 
     applied: tuple[Applied, ...] = ()
     if todo:
@@ -291,17 +292,18 @@ def _stacked(states: Sequence[TextStates]) -> TextStates:
 def _draw(pipeline: Pipeline, todo: Sequence[Job], batch_size: int, console: Console) -> None:
     """Draw and save each picture; those that can share a batch are brought together."""
     jobs = sorted(todo, key=lambda job: kind(job.request))
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[saved]}/{task.fields[count]} pictures"))
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("", total=sum(job.request.steps for job in jobs), saved=0, count=len(jobs))
-        images = pipeline.draw(
-            [job.request for job in jobs],
-            batch_size=batch_size,
-            on_step=lambda num_pictures: bar.advance(task, num_pictures),
-        )
-        for number, (job, image) in enumerate(zip(jobs, images, strict=True), start=1):
+    steps_done, num_saved, num_steps = 0, 0, sum(job.request.steps for job in jobs)
+    with progress_bar(console, "drawing", num_steps) as advance:
+
+        def report(num_pictures: int) -> None:
+            nonlocal steps_done
+            steps_done += num_pictures
+            advance(steps_done, num_steps, f"{num_saved} of {len(jobs)} pictures are saved")
+
+        images = pipeline.draw([job.request for job in jobs], batch_size=batch_size, on_step=report)
+        for job, image in zip(jobs, images, strict=True):
             save_picture(image, job.request, job.path, job.extra)
-            bar.update(task, saved=number)
+            num_saved += 1
 
 
 def _make_ready(folder: Path) -> None:
@@ -310,6 +312,8 @@ def _make_ready(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: no folder can be made there ({error.strerror}).") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--out {folder}: nothing can be written there.", fix="choose another folder with --out")
     for partial in folder.glob(f"[0-9][0-9][0-9][0-9][0-9].*{PARTIAL_SUFFIX}"):
         partial.unlink(missing_ok=True)
 

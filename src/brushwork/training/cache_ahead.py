@@ -9,10 +9,10 @@ from rich.console import Console
 
 from brushwork.cache.store import Store, cache_folder
 from brushwork.config.load import resolve
+from brushwork.progress import progress_bar
 from brushwork.training.caching import CachingInterruptedError, fill_latents, fill_text
 from brushwork.training.interruption import listening
 from brushwork.training.prepare import VAE_DTYPE, prepare
-from brushwork.training.report import progress_bar
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from brushwork.cache.store import BadEntryError, Store
 from brushwork.errors import UserError
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
+from brushwork.progress import Advance, progress_bar
 from brushwork.training.interruption import Interruption
 from brushwork.training.prepare import Preparation
-from brushwork.training.report import Advance, progress_bar
 
 
 class CachingInterruptedError(Exception):

@@ -1,4 +1,4 @@
-"""What a person sees of a run: the table before the start, a bar while it goes, a log file."""
+"""What a person sees of a run: the table before the start, a line for a step, a log file."""
 
 import logging
 import math
@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,12 +17,6 @@ from brushwork.errors import UserError
 from brushwork.records import Row
 
 logger = logging.getLogger("brushwork")
-
-
-class Advance(Protocol):
-    """Tells how much of a long piece of work is done."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def as_text(table: Table) -> str:
@@ -102,40 +94,6 @@ def logged(console: Console, log_file: Path) -> Iterator[None]:
         for handler in (to_file, to_screen):
             logger.removeHandler(handler)
             handler.close()
-
-
-@contextmanager
-def progress_bar(console: Console, description: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-    """A bar with the time left; where there is no terminal, about ten lines instead."""
-    if not console.is_terminal:
-        yield _lines(console, description)
-        return
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    ]
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(description, total=total, completed=done, note="")
-
-        def advance(done: int, total: int, note: str = "") -> None:
-            progress.update(task, completed=done, total=total, note=note)
-
-        yield advance
-
-
-def _lines(console: Console, description: str) -> Advance:
-    def advance(done: int, total: int, note: str = "") -> None:
-        if done == total or done % max(1, total // 10) == 0:
-            console.print(
-                f"{description} {done}/{total} {note}".rstrip(), markup=False, highlight=False, soft_wrap=True
-            )
-
-    return advance
 
 
 def step_note(row: Row) -> str:

@@ -18,13 +18,14 @@ from brushwork.config.load import Resolved, differences, read_toml, resolve, to_
 from brushwork.config.schema import Settings
 from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
+from brushwork.progress import progress_bar
 from brushwork.records import write_rows
 from brushwork.runtime import precision_name
 from brushwork.training.checkpoint import State, read_state
 from brushwork.training.interruption import listening
 from brushwork.training.plan import learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
-from brushwork.training.report import logged, progress_bar
+from brushwork.training.report import logged
 from brushwork.training.run_folder import RunFolder, newest_run
 from brushwork.training.sampling import Drawer, sample_requests
 from brushwork.training.session import Session, train_until_stopped

@@ -14,6 +14,7 @@ from brushwork.errors import UserError
 from brushwork.generation.pipeline import Pipeline
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
+from brushwork.progress import progress_bar
 from brushwork.records import Row, read_rows, write_rows
 from brushwork.runtime import release_memory
 from brushwork.training.caching import CachedText, CachingInterruptedError, Entries, fill_latents, fill_text
@@ -26,7 +27,7 @@ from brushwork.training.loop import Due, Hooks, Loop
 from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation
-from brushwork.training.report import progress_bar, step_note
+from brushwork.training.report import step_note
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import Drawer
 from brushwork.training.saving import Saver
