@@ -298,7 +298,7 @@ def _draw(pipeline: Pipeline, todo: Sequence[Job], batch_size: int, console: Con
         def report(num_pictures: int) -> None:
             nonlocal steps_done
             steps_done += num_pictures
-            advance(steps_done, num_steps, f"{num_saved} of {len(jobs)} pictures are saved")
+            advance(steps_done, num_steps, f"picture {min(num_saved + 1, len(jobs))} of {len(jobs)}")
 
         images = pipeline.draw([job.request for job in jobs], batch_size=batch_size, on_step=report)
         for job, image in zip(jobs, images, strict=True):

@@ -133,7 +133,7 @@ def read_lines(path: Path) -> list[PromptLine]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"there is no prompt file {path}.", fix="--prompts FILE, one prompt a line") from error
+        raise UserError(f"there is no prompt file {path}.", fix="name a text file with one prompt a line") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder; a prompt file is wanted, one prompt a line.") from error
     except UnicodeDecodeError as error:
