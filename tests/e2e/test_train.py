@@ -367,6 +367,21 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_encoded(
         run(pictures, tmp_path / "run", **changes)
 
 
+def test_a_kill_between_the_last_picture_and_the_sheet_leaves_the_sheet_to_the_next_start(
+    pictures: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox\n")
+    changes = {"sample__prompts": f"'{prompts}'", "sample__steps": "1", "train__max_steps": "1"}
+    run(pictures, tmp_path / "run", **changes)
+    sheet = tmp_path / "run" / "sample" / "sheet.png"
+    whole = sheet.read_bytes()
+
+    sheet.unlink()
+    assert run(pictures, tmp_path / "run", **changes).finished
+    assert sheet.read_bytes() == whole
+
+
 def test_a_failing_sample_does_not_end_the_run(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from brushwork.training.loop import is_sample_due
 logger = logging.getLogger("brushwork")
 
 BASE = "base"
+SHEET = "sheet.png"
 
 
 def sample_requests(settings: SampleConfig, *, resolution: int) -> list[Request]:
@@ -66,11 +67,11 @@ class Drawer:
         """Whether nothing is to be drawn at this point of the run."""
         if not is_sample_due(self.settings, self.budget, steps_done):
             return True
-        return not self._missing(occasion(self.budget, steps_done))
+        return not self._is_due(occasion(self.budget, steps_done))
 
     def draw_base(self, pipeline: Pipeline) -> None:
         """The base model's own pictures, to compare with: drawn before anything is learned."""
-        if self._missing(BASE):
+        if self._is_due(BASE):
             self._draw(pipeline, BASE)
 
     def draw_due(self, pipeline: Pipeline, steps_done: int) -> None:
@@ -92,6 +93,14 @@ class Drawer:
         except Exception as error:
             logger.warning("the pictures of %s were not drawn: %s. Training goes on.", name, error)
             logger.debug("why the pictures failed", exc_info=True)
+
+    def _is_due(self, name: str) -> bool:
+        """Whether a picture is missing, or the sheet that shows it: a kill can fall between the two."""
+        if self._missing(name):
+            return True
+        sheet = self.folder / SHEET
+        drawn = (self._path(name, number).stat().st_mtime_ns for number in range(len(self.requests)))
+        return not sheet.exists() or sheet.stat().st_mtime_ns < max(drawn)
 
     def _missing(self, name: str) -> list[int]:
         return [number for number in range(len(self.requests)) if not self._is_drawn(name, number)]
@@ -120,5 +129,5 @@ class Drawer:
             columns=len(self.requests),
             cell=min(cell_size(len(cells)), max(max(each.width, each.height) for each in self.requests)),
         )
-        with written_beside(self.folder / "sheet.png") as partial:
+        with written_beside(self.folder / SHEET) as partial:
             sheet.save(partial, format="PNG")
