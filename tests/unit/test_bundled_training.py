@@ -4,6 +4,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def test_a_stage_that_stops_after_every_step_ends_with_the_same_numbers(tmp_path
         assert cut.position.step == done
 
     assert whole.position.step == 3
+    assert cut.position == whole.position  # the smoothed loss, too
     assert equal(weights(whole), weights(cut))
     assert read_state(cut.state_file).position.step == 3
     assert (tmp_path / "cut" / "loss.png").exists()
@@ -339,8 +341,10 @@ def test_the_scorer_tells_every_attribute_by_name() -> None:
     found = judge(Knows(), torch.zeros(3, 3, 128, 128), at_once=2)
 
     assert found == [{name: getattr(scene, name) for name in ATTRIBUTES}] * 3
-    rates = measuring.judged(Knows(), [scene, scene, frames.any_scene(4)], torch.zeros(3, 3, 128, 128))
-    assert rates["character and place and camera"] == pytest.approx(2 / 3)
+    elsewhere = replace(scene, place="beach" if scene.place != "beach" else "town")
+    rates = measuring.judged(Knows(), [scene, scene, elsewhere], torch.zeros(3, 3, 128, 128))
+    assert rates["character"] == 1
+    assert rates["place"] == rates["character and place and camera"] == pytest.approx(2 / 3)
 
 
 def test_a_scorer_comes_back_from_its_file(stages: Path, tmp_path: Path) -> None:
