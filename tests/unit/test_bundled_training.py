@@ -440,6 +440,33 @@ def test_assets_that_are_too_large_or_incomplete_are_refused(
         assemble.write_assets(tmp_path / "else", **parts, unet=tmp_path / "unet")
 
 
+def test_the_measuring_tells_every_figure_and_draws_the_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for train, pool in ((train_vae, "pool"), (train_clip, "pool"), (train_scorer, "any")):
+        train(told(tmp_path, train.__name__, "--size", "128", "--steps", "1", pool=pool))
+    assemble.write_unet(tmp_path / "unet", assemble.untrained_unet(0))
+    parts = {name: tmp_path / f"train_{name}" for name in ("vae", "clip", "scorer")}
+    size = assemble.write_assets(tmp_path / "assets", **parts, unet=tmp_path / "unet")
+    monkeypatch.setattr(measuring, "ON_THE_SHEET", 2)
+
+    words = ["--count", "2", "--frames", "64", "--steps", "2", "--batch", "2", "--device", "cpu"]
+    measuring.main(["--assets", str(tmp_path / "assets"), "--out", str(tmp_path / "out"), *words])
+
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert figures["size in MB"] == size / 1e6
+    assert 5 < figures["VAE: dB on unseen frames"] < 20  # one step: it knows nothing
+    assert set(figures["CLIP"]) == {
+        f"{tower} finds {what} of 64" for tower in ("clip", "text_encoder_2") for what in ("caption", "picture")
+    }
+    for judged in ("held-out prompts", "scorer on the frames of these prompts", "scorer on unseen frames of anybody"):
+        assert set(figures[judged]) > set(ATTRIBUTES)
+    assert len(list((tmp_path / "out" / "pictures").glob("0*.png"))) == 2
+    assert Image.open(tmp_path / "out" / "sheet.png").width > 2 * 128
+    with pytest.raises(UserError, match="--count 1"):
+        measuring.main(["--assets", str(tmp_path / "assets"), "--out", str(tmp_path / "out"), "--count", "1"])
+
+
 def test_a_sitting_ends_when_its_time_is_up() -> None:
     with listening() as interruption, unet.ended_after(0.002):
         deadline = time.monotonic() + 10
