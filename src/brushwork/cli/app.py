@@ -72,6 +72,9 @@ def start(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    # Threads that wait in a busy loop starve one another as soon as another program wants a core: with one beside it
+    # on two cores, `brushwork demo` had made a single step after five minutes. Sleeping, it takes half a minute.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get(DEBUG_VARIABLE))
     words = [word for word in words if word != "--debug"]
