@@ -261,7 +261,7 @@ def train(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the text encoders and the tiny CLIP of the bundled model."""
-    parser = command_line(main.__doc__, steps=20_000, batch=128, learning_rate=1e-3, frames=40 * CHUNK)
+    parser = command_line(main.__doc__, steps=800, batch=128, learning_rate=2e-3, frames=40 * CHUNK)
     train(settings(parser.parse_args(arguments)))
 
 

@@ -40,6 +40,7 @@ from brushwork.training.checkpoint import (
 from brushwork.training.curve import draw_curve
 from brushwork.training.interruption import listening
 from brushwork.training.learning_rate import factor
+from brushwork.training.muon import Muon
 
 ROW_EVERY = 20
 """Steps between two rows of metrics."""
@@ -63,6 +64,7 @@ class Settings:
     pool: Path
     steps: int
     minutes: float
+    optimizer: Literal["muon", "adamw"]
     schedule: Literal["cosine", "constant"]
     batch: int
     learning_rate: float
@@ -80,7 +82,18 @@ class Settings:
 
     def recipe(self) -> dict[str, Any]:
         """What decides the numbers: it may not change between two sittings."""
-        names = ["schedule", "batch", "learning_rate", "frames", "reuse", "size", "seed", "warmup", "ema_decay"]
+        names = [
+            "optimizer",
+            "schedule",
+            "batch",
+            "learning_rate",
+            "frames",
+            "reuse",
+            "size",
+            "seed",
+            "warmup",
+            "ema_decay",
+        ]
         if self.schedule == "cosine":
             names.append("steps")
         return {name: getattr(self, name) for name in names}
@@ -93,6 +106,7 @@ def command_line(description: str | None, **defaults: Any) -> argparse.ArgumentP
     parser.add_argument("--pool", type=Path, required=True, help="folder where the drawn frames are kept")
     parser.add_argument("--steps", type=int, default=defaults["steps"], help="of the whole stage")
     parser.add_argument("--minutes", type=float, default=60.0, help="of this sitting")
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
     parser.add_argument("--schedule", choices=["cosine", "constant"], default="cosine", help="of the learning rate")
     parser.add_argument("--batch", type=int, default=defaults["batch"])
     parser.add_argument("--learning-rate", type=float, default=defaults["learning_rate"])
@@ -161,9 +175,7 @@ class Stage:
             self.computing = copy.deepcopy(self.network).to(given.dtype)
             self.parameters = own
         self.copies = dict(self.computing.named_parameters())
-        self.optimizer = torch.optim.AdamW(
-            list(own.values()), lr=given.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
+        self.optimizer = make_optimizer(own, given)
         self.mean = ema.start(own)
         self.position = Position()
         self._schedule = ScheduleConfig(name=given.schedule, warmup_steps=given.warmup)
@@ -302,6 +314,20 @@ class Stage:
         )
         if rows := read_rows(self.metrics_file) if self.metrics_file.exists() else []:
             draw_curve(rows, self.given.out / "loss.png", title=self.title)
+
+
+def make_optimizer(parameters: Mapping[str, nn.Parameter], given: Settings) -> torch.optim.Optimizer:
+    """Muon or AdamW; AdamW also moves the embeddings, whose rows are things of their own."""
+    if given.optimizer == "adamw":
+        return torch.optim.AdamW(
+            list(parameters.values()), lr=given.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+        )
+    embeddings = [parameter for name, parameter in parameters.items() if "embedding" in name]
+    others = [parameter for name, parameter in parameters.items() if "embedding" not in name]
+    groups = [{"params": others}]
+    if embeddings:
+        groups.append({"params": embeddings, "orthogonal": False})
+    return Muon(groups, lr=given.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
 
 
 def shown_in(step: int, given: Settings, num_shown: int) -> Tensor:

@@ -44,6 +44,7 @@ def run_settings(given: argparse.Namespace) -> list[str]:
         f"train.precision='{given.precision}'",
         f"data.resolution={given.size}",
         "data.caption_dropout=0.1",
+        f"optimizer.name='{given.optimizer}'",
         f"optimizer.learning_rate={given.learning_rate}",
         f"schedule.name='{given.schedule}'",
         f"schedule.warmup_steps={min(500, given.steps // 10)}",
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="of training in this sitting")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
     parser.add_argument("--schedule", choices=["cosine", "constant"], default="cosine", help="of the learning rate")
     parser.add_argument("--ema-decay", type=float, default=0.999)
     parser.add_argument("--size", type=int, default=128, help="side of the frames")

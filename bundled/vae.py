@@ -166,7 +166,7 @@ def train(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the autoencoder of the bundled model."""
-    parser = command_line(main.__doc__, steps=40_000, batch=16, learning_rate=1e-3, frames=40 * CHUNK)
+    parser = command_line(main.__doc__, steps=8_000, batch=8, learning_rate=3e-3, frames=40 * CHUNK)
     parser.add_argument(
         "--channels", type=int, nargs=4, default=AUTOENCODER["block_out_channels"], help="width of each level"
     )

@@ -369,6 +369,7 @@ def unet_settings(stages: Path, out: Path, **changes: Any) -> argparse.Namespace
         "clip": stages / "clip",
         "out": out,
         "begin_with": None,
+        "optimizer": "muon",
         "frames": 4,
         "steps": 2,
         "minutes": 5.0,

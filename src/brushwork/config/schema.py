@@ -146,8 +146,8 @@ class CacheConfig(Section):
 class OptimizerConfig(Section):
     """How weights move: section `[optimizer]`."""
 
-    name: Literal["adamw"] = "adamw"
-    """The rule of the update."""
+    name: Literal["adamw", "muon"] = "adamw"
+    """The rule of the update. `muon` moves all directions of a matrix evenly, so a network learns in fewer steps."""
 
     learning_rate: float = Field(1e-4, gt=0)
     """Step size of the UNet's adapter."""

@@ -21,6 +21,7 @@ from brushwork.runtime import PRECISIONS
 from brushwork.training import ema
 from brushwork.training.checkpoint import Position, State, optimizer_moments, restore_moments
 from brushwork.training.loop import Learner
+from brushwork.training.muon import Muon
 from brushwork.training.step import Objective
 
 Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
@@ -203,7 +204,7 @@ def named_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW with one group for the UNet and one for the text encoders, each with its own `base_rate`."""
+    """One group for the UNet and one for the text encoders, each with its own `base_rate`."""
     unet = [parameter for name, parameter in parameters.items() if component_of(name) == "unet"]
     text = [parameter for name, parameter in parameters.items() if component_of(name) != "unet"]
     groups = [
@@ -211,7 +212,9 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerCo
         for group, rate in ((unet, settings.learning_rate), (text, settings.text_rate))
         if group
     ]
-    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+    kind: type[torch.optim.AdamW | Muon] = torch.optim.AdamW if settings.name == "adamw" else Muon
+    lr, decay = settings.learning_rate, settings.weight_decay
+    return kind(groups, lr=lr, betas=settings.betas, eps=settings.eps, weight_decay=decay)
 
 
 class TextEncoding:
