@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from brushwork.config.schema import LossConfig
 from brushwork.lora.files import convert_adapter, write_adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.metadata import MAX_VALUE, Folder, TrainingFacts, last_part, tag_frequency, training_metadata
@@ -106,6 +107,42 @@ def test_the_family_is_told_in_both_vocabularies(
     assert metadata["modelspec.architecture"] == architecture
     assert metadata["modelspec.implementation"] == implementation
     assert metadata["modelspec.prediction_type"] == prediction
+
+
+def test_the_loss_is_told_in_kohyas_words() -> None:
+    plain = training_metadata(FACTS)
+    assert (plain["ss_loss_type"], plain["ss_huber_c"], plain["ss_noise_offset"]) == ("l2", "None", "None")
+    assert "modelspec.timestep_range" not in plain
+    loss = LossConfig(
+        kind="smooth_l1",
+        huber_c=0.2,
+        huber_schedule="exponential",
+        debiased=True,
+        noise_offset=0.05,
+        noise_offset_random=True,
+        adaptive_noise_scale=0.01,
+        multires_iterations=6,
+        input_perturbation=0.1,
+        input_perturbation_random=True,
+        min_timestep=100,
+    )
+    told = training_metadata(replace(FACTS, loss=loss))
+    expected = {
+        "loss_type": "smooth_l1",
+        "huber_schedule": "exponential",
+        "huber_c": "0.2",
+        "debiased_estimation": "True",
+        "min_snr_gamma": "None",
+        "noise_offset": "0.05",
+        "noise_offset_random_strength": "True",
+        "adaptive_noise_scale": "0.01",
+        "multires_noise_iterations": "6",
+        "multires_noise_discount": "0.3",
+        "ip_noise_gamma": "0.1",
+        "ip_noise_gamma_random_strength": "True",
+    }
+    assert {key: told[f"ss_{key}"] for key in expected} == expected
+    assert told["modelspec.timestep_range"] == "100,1000"
 
 
 def test_modelspec_says_what_programs_show() -> None:

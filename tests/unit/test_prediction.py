@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from brushwork.diffusion.noise import draw
 from brushwork.diffusion.prediction import (
     Prediction,
     add_noise,
@@ -103,20 +102,3 @@ def test_tables_are_made_on_the_device_of_the_timesteps() -> None:
     alpha, sigma = schedule.alpha_sigma(timesteps)
     assert alpha.device == sigma.device == schedule.snr(timesteps).device == timesteps.device
     assert alpha.shape == sigma.shape == (3, 1, 1, 1)
-
-
-def test_offset_noise_shifts_each_channel_by_one_value() -> None:
-    shape = (3, 4, 8, 8)
-    plain = draw(shape, generator=torch.Generator().manual_seed(5))
-    shifted = draw(shape, generator=torch.Generator().manual_seed(5), offset=0.1)
-    shift = shifted - plain
-    torch.testing.assert_close(shift, shift[:, :, :1, :1].expand(shape), rtol=0, atol=1e-6)
-    assert shift[:, :, 0, 0].unique().numel() == 12
-
-
-def test_offset_noise_has_the_deviation_that_was_asked_for() -> None:
-    noise = draw((4000, 4, 4, 4), generator=torch.Generator().manual_seed(6), offset=0.5)
-    assert noise.dtype == torch.float32
-    means = noise.mean(dim=(2, 3))  # variance 0.25 of the offset and 1/16 of the average of 16 draws
-    assert means.var().item() == pytest.approx(0.25 + 1 / 16, rel=0.05)  # 16,000 draws: 4 standard errors
-    assert noise.var().item() == pytest.approx(1.25, rel=0.05)

@@ -187,13 +187,67 @@ class ScheduleConfig(Section):
 
 
 class LossConfig(Section):
-    """What is minimised: section `[loss]`."""
+    """What is minimised, and at which noise: section `[loss]`."""
+
+    kind: Literal["mse", "huber", "smooth_l1", "l1"] = "mse"
+    """How an error counts: by its square (`mse`), by its size (`l1`), or by its square while it is small and by its
+    size when it is large (`huber`, and `smooth_l1` which is huber / c), so that a few bad pictures pull less."""
+
+    huber_c: float = Field(0.1, gt=0)
+    """Where the square ends for `huber` and `smooth_l1`."""
+
+    huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
+    """How that place moves: from 1 at clean latents to `huber_c` at noise (`snr`, `exponential`), or not at all."""
 
     min_snr_gamma: float | None = Field(None, gt=0)
-    """Min-SNR weighting (arXiv:2303.09556): 5 is usual. Unset is the plain mean squared error."""
+    """Min-SNR weighting (arXiv:2303.09556): 5 is usual. Unset is the plain mean over all noise levels."""
+
+    debiased: bool = False
+    """Weights that lift the noisiest levels (arXiv:2310.08442), instead of min-SNR."""
+
+    scale_v_like_noise: bool = False
+    """For bases that predict v: the error counts as the error of the noise which it amounts to."""
 
     noise_offset: float = Field(0.0, ge=0.0, le=1.0)
     """Adds to the noise of each channel one common value of this deviation, so that dark and bright are learned."""
+
+    noise_offset_random: bool = False
+    """Draw each picture's noise offset evenly from 0 to `noise_offset`."""
+
+    adaptive_noise_scale: float | None = None
+    """Adds this times the distance of each latent channel's mean from zero to the noise offset."""
+
+    multires_iterations: int | None = Field(None, ge=1, le=16)
+    """Levels of multires (pyramid) noise, each 2 to 4 times as coarse as the one before; 6 to 10 are usual."""
+
+    multires_discount: float = Field(0.3, ge=0.0, le=1.0)
+    """How strong each level of multires noise is against the one before."""
+
+    input_perturbation: float = Field(0.0, ge=0.0, le=1.0)
+    """Shows the network noise that is off by this deviation (arXiv:2301.11706, `ip_noise_gamma` of kohya's trainer):
+    0.1 is usual."""
+
+    input_perturbation_random: bool = False
+    """Draw each picture's perturbation evenly from 0 to `input_perturbation`."""
+
+    timesteps: Literal["uniform", "logit_normal", "mode"] = "uniform"
+    """How often each noise level is trained: all alike, mostly around one place (`logit_normal`), or more in the
+    middle or at the ends (`mode`); arXiv:2403.03206 describes both."""
+
+    logit_mean: float = 0.0
+    """Where `logit_normal` has its middle: 0 is half of the schedule, above it is noisier."""
+
+    logit_deviation: float = Field(1.0, gt=0)
+    """How wide `logit_normal` is."""
+
+    mode_scale: float = Field(1.29, ge=-1.0, le=1.75)
+    """How much `mode` favours the middle; below 0, the ends."""
+
+    min_timestep: int = Field(0, ge=0, le=999)
+    """The cleanest noise level that is trained."""
+
+    max_timestep: int = Field(1000, ge=1, le=1000)
+    """Noise levels from here on are not trained."""
 
 
 class TrainConfig(Section):

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brushwork.diffusion import noise as noises
+from brushwork.diffusion.noise import white_noise
 from brushwork.diffusion.prediction import Prediction
 from brushwork.diffusion.samplers import sample
 from brushwork.diffusion.schedule import NoiseSchedule
@@ -101,7 +101,7 @@ class Pipeline:
         shape = (1, 4, first.height // PIXELS_PER_LATENT, first.width // PIXELS_PER_LATENT)
 
         def draw_noise(purpose: str, *index: int) -> Tensor:
-            each = [noises.draw(shape, generator=generator(request.seed, purpose, *index)) for request in requests]
+            each = [white_noise(shape, generator(request.seed, purpose, *index)) for request in requests]
             return torch.cat(each).to(self.device)
 
         latents = sample(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from brushwork import __version__
+from brushwork.config.schema import LossConfig
 from brushwork.lora.diffusers_layout import METADATA_KEY, adapter_metadata
 from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
@@ -107,8 +108,7 @@ class TrainingFacts:
     cache_text: bool = False
     seed: int = 0
     session_id: int = 0
-    noise_offset: float = 0.0
-    min_snr_gamma: float | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
     caption_dropout: float = 0.0
     trigger: str = ""
     comment: str = ""
@@ -234,20 +234,22 @@ def _network(facts: TrainingFacts) -> dict[str, Any]:
 
 
 def _noise_and_loss(facts: TrainingFacts) -> dict[str, Any]:
+    loss = facts.loss
+    is_huber = loss.kind in ("huber", "smooth_l1")
     return {
-        "noise_offset": facts.noise_offset or None,
-        "noise_offset_random_strength": False,
-        "adaptive_noise_scale": None,
-        "multires_noise_iterations": None,
-        "multires_noise_discount": None,
-        "ip_noise_gamma": None,
-        "ip_noise_gamma_random_strength": False,
+        "noise_offset": loss.noise_offset or None,
+        "noise_offset_random_strength": loss.noise_offset_random,
+        "adaptive_noise_scale": loss.adaptive_noise_scale,
+        "multires_noise_iterations": loss.multires_iterations,
+        "multires_noise_discount": None if loss.multires_iterations is None else loss.multires_discount,
+        "ip_noise_gamma": loss.input_perturbation or None,
+        "ip_noise_gamma_random_strength": loss.input_perturbation_random,
         "zero_terminal_snr": facts.zero_terminal_snr,
-        "min_snr_gamma": facts.min_snr_gamma,
-        "debiased_estimation": False,
-        "loss_type": "l2",
-        "huber_schedule": None,
-        "huber_c": None,
+        "min_snr_gamma": loss.min_snr_gamma,
+        "debiased_estimation": loss.debiased,
+        "loss_type": "l2" if loss.kind == "mse" else loss.kind,
+        "huber_schedule": loss.huber_schedule if is_huber else None,
+        "huber_c": loss.huber_c if is_huber else None,
         "prior_loss_weight": 1.0,
     }
 
@@ -307,6 +309,7 @@ def _models(facts: TrainingFacts) -> dict[str, Any]:
 
 def _modelspec(facts: TrainingFacts) -> dict[str, str]:
     width, height = facts.resolution
+    span = (facts.loss.min_timestep, facts.loss.max_timestep)
     fields = {
         "sai_model_spec": "1.0.1",
         "architecture": _ARCHITECTURES[facts.family],
@@ -316,6 +319,7 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
         "resolution": f"{width}x{height}",
         "date": datetime.fromtimestamp(int(facts.finished_at), tz=UTC).replace(tzinfo=None).isoformat(),
         "prediction_type": facts.prediction,
+        "timestep_range": f"{span[0]},{span[1]}" if span != (0, 1000) else None,
         "author": facts.author,
         "description": facts.description,
         "license": facts.license,

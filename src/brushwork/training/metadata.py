@@ -57,8 +57,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         cache_text=preparation.caches_text,
         seed=settings.train.seed,
         session_id=derive_seed(settings.train.seed, "session") % 2**32,
-        noise_offset=settings.loss.noise_offset,
-        min_snr_gamma=settings.loss.min_snr_gamma,
+        loss=settings.loss,
         trigger=settings.trigger,
     )
     metadata = training_metadata(facts)

@@ -19,6 +19,7 @@ from brushwork.models.text import Tokenizer, empty_text_encoder
 from brushwork.models.unet import UNet
 from brushwork.runtime import PRECISIONS, precision_name
 from brushwork.training.batches import Budget
+from brushwork.training.loss_settings import loss_in_words
 from brushwork.training.prepare import Preparation
 from brushwork.training.report import as_text, check_disk, gib, plan_table, shortened
 from brushwork.training.run_folder import RunFolder
@@ -198,9 +199,7 @@ def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, 
         lines.append(("adapter", f"rank {lora.rank}, alpha {alpha:g}, dropout {lora.dropout:g}"))
     warmup = f", {settings.schedule.warmup_steps} steps of warm-up" if settings.schedule.warmup_steps else ""
     lines.append(("schedule", f"{settings.schedule.name}{warmup}"))
-    loss = "mean squared error" if settings.loss.min_snr_gamma is None else f"min-SNR {settings.loss.min_snr_gamma:g}"
-    offset = f", noise offset {settings.loss.noise_offset:g}" if settings.loss.noise_offset else ""
-    lines.append(("loss", loss + offset))
+    lines.append(("loss", loss_in_words(settings.loss)))
     return lines
 
 

@@ -24,6 +24,7 @@ from brushwork.progress import Progress
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.feed import Example
+from brushwork.training.loss_settings import refuse_contradictory_loss, refuse_foreign_loss
 
 logger = logging.getLogger("brushwork")
 
@@ -116,6 +117,7 @@ def refuse_contradictions(settings: Settings) -> None:
             "train.mode = full trains the UNet, and lora.text_encoder = true asks for adapters on the text encoders.",
             fix="--set lora.text_encoder=false, or --set train.mode=lora",
         )
+    refuse_contradictory_loss(settings.loss)
     caches_text(settings)
 
 
@@ -139,6 +141,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     base = open_configured(settings.model)
     schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=base.zero_terminal_snr)
     check_prediction(base.prediction, schedule)
+    refuse_foreign_loss(settings.loss, base.prediction)
     device = pick_device(settings.train.device)
     resolution = settings.data.resolution or base.spec.native_resolution
     dataset = read_dataset(data, data=settings.data, on_progress=on_progress)

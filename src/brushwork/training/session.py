@@ -67,8 +67,7 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         schedule=preparation.schedule,
         prediction=base.prediction,
         scaling_factor=vae.scaling_factor,
-        min_snr_gamma=settings.loss.min_snr_gamma,
-        noise_offset=settings.loss.noise_offset,
+        loss=settings.loss,
     )
     trained = make_learner(
         unet, text, base, settings, objective=objective, dtype=preparation.dtype, device=preparation.device

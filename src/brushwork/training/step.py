@@ -6,15 +6,17 @@ run that is stopped and continued sees the numbers that it would have seen.
 Shapes in this file:  B pictures   h, w size of the latents   L tokens   W width of the text states   P pooled width
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from brushwork.config.schema import LossConfig
 from brushwork.diffusion import noise as noises
+from brushwork.diffusion import timesteps as levels
 from brushwork.diffusion.prediction import Prediction, add_noise, target
 from brushwork.diffusion.schedule import NoiseSchedule
-from brushwork.diffusion.weighting import mean_squared_error, min_snr
+from brushwork.diffusion.weighting import error, weight
 from brushwork.models.unet import UNet
 from brushwork.runtime import generator
 
@@ -48,14 +50,14 @@ class Draws:
 
     timesteps: Tensor  # (B,) whole numbers
     latent_noise: Tensor  # (B, 4, h, w): picks one latent from the VAE's distribution
-    noise: Tensor  # (B, 4, h, w): what the network learns to tell from the picture
+    noise: noises.Noise  # what the network learns to tell from the picture
 
     def to(self, device: torch.device) -> "Draws":
         """The same draws on `device`."""
         return Draws(
             timesteps=self.timesteps.to(device, non_blocking=True),
             latent_noise=self.latent_noise.to(device, non_blocking=True),
-            noise=self.noise.to(device, non_blocking=True),
+            noise=self.noise.to(device),
         )
 
 
@@ -67,8 +69,8 @@ class Objective:
     prediction: Prediction
     scaling_factor: float
     """Latents are multiplied by this, so that their deviation is near 1."""
-    min_snr_gamma: float | None = None
-    noise_offset: float = 0.0
+    loss: LossConfig = field(default_factory=LossConfig)
+    """By default the plain mean squared error, at all noise levels alike."""
 
 
 def draw(shape: torch.Size, objective: Objective, *, seed: int, step: int, microbatch: int) -> Draws:
@@ -77,11 +79,10 @@ def draw(shape: torch.Size, objective: Objective, *, seed: int, step: int, micro
     def source(purpose: str) -> torch.Generator:
         return generator(seed, purpose, step, microbatch)
 
-    num_timesteps = objective.schedule.num_timesteps
     return Draws(
-        timesteps=torch.randint(num_timesteps, shape[:1], generator=source("timestep")),
+        timesteps=levels.draw(shape[0], loss=objective.loss, generator=source("timestep")),
         latent_noise=torch.randn(shape, generator=source("latent")),
-        noise=noises.draw(shape, generator=source("noise"), offset=objective.noise_offset),
+        noise=noises.draw(shape, loss=objective.loss, source=source),
     )
 
 
@@ -90,16 +91,15 @@ def loss_per_picture(unet: UNet, batch: Batch, draws: Draws, objective: Objectiv
 
     The network computes in `dtype`; the noising, the comparison and the weights are float32.
     """
+    schedule, loss = objective.schedule, objective.loss
     latents = (batch.mean + batch.deviation * draws.latent_noise) * objective.scaling_factor  # (B, 4, h, w)
-    alpha, sigma = objective.schedule.alpha_sigma(draws.timesteps)  # (B, 1, 1, 1) each
-    noisy = add_noise(latents, draws.noise, alpha, sigma)
+    alpha, sigma = schedule.alpha_sigma(draws.timesteps)  # (B, 1, 1, 1) each
+    noise = noises.mixed(draws.noise, latents, loss=loss)
+    noisy = add_noise(latents, noises.perturbed(noise, draws.noise), alpha, sigma)
     pooled = None if batch.pooled is None else batch.pooled.to(dtype)
 
     output = unet(noisy.to(dtype), draws.timesteps, batch.context.to(dtype), pooled, batch.time_ids)
 
-    wanted = target(objective.prediction, latents, draws.noise, alpha, sigma)
-    losses = mean_squared_error(output, wanted)  # (B,)
-    if objective.min_snr_gamma is None:
-        return losses
-    snr = objective.schedule.snr(draws.timesteps)
-    return losses * min_snr(snr, objective.min_snr_gamma, objective.prediction)
+    wanted = target(objective.prediction, latents, noise, alpha, sigma)
+    errors = error(output, wanted, draws.timesteps, schedule=schedule, loss=loss)  # (B, 4, h, w)
+    return errors.flatten(1).mean(dim=1) * weight(schedule.snr(draws.timesteps), objective.prediction, loss=loss)

@@ -2,7 +2,7 @@
 
 import torch
 
-from brushwork.diffusion import noise as noises
+from brushwork.diffusion.noise import Noise
 from brushwork.models.unet import UNet
 from brushwork.runtime import generator
 from brushwork.training.feed import EncodesText, Feed
@@ -21,9 +21,10 @@ def held_out_loss(
     dtype: torch.dtype,
     device: torch.device,
 ) -> float:
-    """Mean squared error over all held-out pictures at `num_timesteps` levels spread evenly over the schedule.
+    """Mean squared error over all held-out pictures at `num_timesteps` levels spread evenly over those that train.
 
-    Each picture is shown at the middles of equal parts of the schedule, shifted by its own place among the others,
+    Whatever the loss of the run is, so that runs can be compared. Each picture is shown at the middles of equal
+    parts of the schedule, shifted by its own place among the others,
     so that many pictures cover the schedule finely.
     """
     plain = Objective(
@@ -41,7 +42,7 @@ def held_out_loss(
                 latent_noise=torch.randn(
                     batch.mean.shape, generator=generator(seed, "held-out latent", index, level)
                 ),
-                noise=noises.draw(batch.mean.shape, generator=generator(seed, "held-out noise", index, level)),
+                noise=Noise(torch.randn(batch.mean.shape, generator=generator(seed, "held-out noise", index, level))),
             )
             total += loss_per_picture(unet, batch, draws.to(device), plain, dtype=dtype).item()
     return total / (count * num_timesteps)
@@ -50,4 +51,5 @@ def held_out_loss(
 def stratified_timestep(objective: Objective, level: int, num_levels: int, index: int, count: int) -> int:
     """The timestep of picture `index` of `count` at `level` of `num_levels`: one in each equal part."""
     place = (index + 0.5) / count
-    return int((level + place) / num_levels * objective.schedule.num_timesteps)
+    low, high = objective.loss.min_timestep, objective.loss.max_timestep
+    return low + int((level + place) / num_levels * (high - low))
