@@ -22,7 +22,9 @@ RecipeName = Annotated[
 
 RunFiles = Annotated[
     list[Path] | None,
-    typer.Option("--config", metavar="FILE.toml", help="A file of settings, which goes over the recipe."),
+    typer.Option(
+        "--config", metavar="FILE.toml", help="A file of settings, which goes over the recipe; ours or kohya's."
+    ),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]

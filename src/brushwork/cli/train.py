@@ -19,7 +19,12 @@ AcceptChanges = Annotated[
 
 
 def train(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of pictures with captions beside them.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Folder of pictures with captions beside them. A file of kohya's may name it."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, by default runs/NAME. Name an old one to go on with it.")
     ] = None,

@@ -23,6 +23,9 @@ from brushwork.config.describe import (
     shell_word,
     text_choices,
 )
+from brushwork.config.kohya.gather import Gathered
+from brushwork.config.kohya.read import is_kohya
+from brushwork.config.kohya.translate import Choice, Note, Translation
 from brushwork.config.schema import Settings
 from brushwork.errors import UserError, nearest
 
@@ -95,13 +98,21 @@ class Resolved:
 
     settings: Settings
     origins: dict[str, str]
+    notes: tuple[Note, ...] = ()
+    """What a person should know about the settings of another program that were read."""
+    data: str | None = None
+    """The folder of pictures that such a file names; ours leave it to the command."""
+    out: str | None = None
+    """The folder of the run that such a file names."""
+    undecided: tuple[Choice, ...] = ()
+    """What such a file asks for and cannot have, and nothing was said to take instead."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of settings: its values by dotted key, and what it is called."""
+    """One source of settings: its values by dotted key, and what each is called in messages."""
 
-    origin: str
+    origins: dict[str, str]
     values: dict[str, Any]
 
 
@@ -127,20 +138,45 @@ def read_recipe(name: str) -> Recipe:
     return Recipe(plain, text, f"recipe {plain}")
 
 
-def resolve(*, recipe: str | None = None, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Resolved:
-    """The settings that follow from defaults, then the recipe, then each file, then each `key=value`."""
+def resolve(
+    *,
+    recipe: str | None = None,
+    files: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
+    undecided: bool = False,
+) -> Resolved:
+    """The settings that follow from defaults, then the recipe, then each file, then each `key=value`.
+
+    Files may be those of kohya's trainer; they come before files of ours.
+
+    Args:
+        data: the folder of pictures, where it is known: kohya's files are understood by what lies there.
+        undecided: pass over values of kohya's files for which a person has to choose, instead of refusing them.
+    """
     layers: list[Layer] = []
     if recipe is not None:
         found = read_recipe(recipe)
-        layers.append(_layer(found.origin, found.text))
-    layers += [_layer(str(file), _read_text(file)) for file in files]
+        layers.append(_layer(found.origin, _tables(found.origin, found.text)))
+    kohya = Translation()
+    read = [(str(file), _tables(str(file), _read_text(file))) for file in files]
+    if theirs := [(origin, tables) for origin, tables in read if is_kohya(tables)]:
+        if recipe is not None:
+            raise _two_beginnings(recipe, theirs[0][0])
+        kohya = _translated(theirs, data)
+        layers.append(Layer(kohya.origins, kohya.values))
+    layers += [_layer(origin, tables) for origin, tables in read if not is_kohya(tables)]
     layers += [_override(text) for text in overrides]
     values: dict[str, Any] = {}
     origins = dict.fromkeys(fields(), DEFAULT)
     for layer in layers:
         values |= layer.values
-        origins |= dict.fromkeys(layer.values, layer.origin)
-    return Resolved(_checked(values, origins), origins)
+        origins |= layer.origins
+    open_choices = [choice for choice in kohya.choices if origins.get(choice.setting, DEFAULT) == DEFAULT]
+    if open_choices and not undecided:
+        raise open_choices[0].error()
+    settings = _checked(values, origins)
+    return Resolved(settings, origins, kohya.notes, kohya.data, kohya.out, tuple(open_choices))
 
 
 def read_toml(path: Path) -> Settings:
@@ -194,9 +230,9 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _layer(origin: str, text: str) -> Layer:
+def _tables(origin: str, text: str) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         windows_path = "\\" in str(error) or "hex" in str(error)
         fix = (
@@ -205,6 +241,9 @@ def _layer(origin: str, text: str) -> Layer:
             else 'text stands in quotes: base = "x.safetensors"'
         )
         raise UserError(f"{origin} is not TOML: {error}.", fix=fix) from error
+
+
+def _layer(origin: str, tables: Mapping[str, Any]) -> Layer:
     values: dict[str, Any] = {}
     problems: list[UserError] = []
     for key, value in _dotted(tables):
@@ -216,7 +255,26 @@ def _layer(origin: str, text: str) -> Layer:
             )
         values[key] = value
     _raise_if_any(problems)
-    return Layer(origin, values)
+    return Layer(dict.fromkeys(values, origin), values)
+
+
+def _translated(files: Sequence[tuple[str, Mapping[str, Any]]], data: Path | None) -> Translation:
+    """What kohya's files come to, with the data sets that they lead to."""
+    gathered = Gathered()
+    for origin, tables in files:
+        gathered.add(origin, tables)
+    if (further := gathered.further) is not None:
+        origin = str(further)
+        gathered.add(origin, _tables(origin, _read_text(further)))
+    return gathered.translate(data)
+
+
+def _two_beginnings(recipe: str, file: str) -> UserError:
+    return UserError(
+        f"{file} is a file of kohya's trainer: what it leaves out has kohya's own defaults, so that nothing would be "
+        f"left of the recipe {recipe}.",
+        fix=f"leave --recipe out, or take over what you want to keep: brushwork migrate {file} --out run.toml",
+    )
 
 
 def _dotted(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -237,7 +295,7 @@ def _override(text: str) -> Layer:
         raise UserError(f"{SET} {text}: expected key=value.", fix=f"{SET} {example}={default}")
     if (problem := _key_problem(key, value, SET)) is not None:
         raise problem
-    return Layer(SET, {key: _value(value, fields()[key])})
+    return Layer({key: SET}, {key: _value(value, fields()[key])})
 
 
 def _value(text: str, field: FieldInfo) -> Any:

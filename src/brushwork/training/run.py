@@ -53,7 +53,7 @@ class RunResult:
 
 
 def train(
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     out: str | Path | None = None,
     recipe: str | None = None,
@@ -65,10 +65,11 @@ def train(
     """Train a LoRA on a folder of pictures and captions; in the folder of an earlier run, go on with it.
 
     Args:
-        data: pictures with captions beside them, in any of the forms that `brushwork.data` reads.
-        out: the run folder; by default `runs/NAME`.
+        data: pictures with captions beside them, in any of the forms that `brushwork.data` reads; may be left to a
+            file of kohya's trainer that names them.
+        out: the run folder; by default what such a file says, else `runs/NAME`.
         recipe: name or `.toml` file of a recipe (`brushwork recipes`).
-        files: settings files, the later ones winning.
+        files: settings files, the later ones winning; those of kohya's trainer are read too.
         overrides: single settings as `key=value`, e.g. `"train.seed=1"`.
         accept_changes: go on although settings, data or base differ from those that the run began with.
         console: where the plan and the progress are shown; by default the error stream.
@@ -76,11 +77,17 @@ def train(
     Raises:
         UserError: something that can be put right, before any damage.
     """
-    resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides)
+    pictures = None if data is None else Path(data)
+    resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides, data=pictures)
     resolved = replace(resolved, settings=_with_whole_paths(resolved.settings))
+    console = console or Console(stderr=True)
+    for note in resolved.notes:
+        console.print(str(note), markup=False, highlight=False, soft_wrap=True)
     name = resolved.settings.name
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / name, name)
-    return _run(Path(data), folder, resolved, accept_changes=accept_changes, console=console)
+    folder = RunFolder(Path(out or resolved.out or Path("runs") / name), name)
+    return _run(
+        pictures or _named_pictures(resolved), folder, resolved, accept_changes=accept_changes, console=console
+    )
 
 
 def resume(path: str | Path, *, accept_changes: bool = False, console: Console | None = None) -> RunResult:
@@ -95,6 +102,13 @@ def resume(path: str | Path, *, accept_changes: bool = False, console: Console |
         )
     resolved = resolve(files=[folder.settings_file])
     return _run(data, folder, resolved, accept_changes=accept_changes, console=console)
+
+
+def _named_pictures(resolved: Resolved) -> Path:
+    """The folder that a file of kohya's trainer names."""
+    if resolved.data is None:
+        raise UserError("no folder of pictures is named.", fix="brushwork train FOLDER ...")
+    return Path(resolved.data).expanduser()
 
 
 def _with_whole_paths(settings: Settings) -> Settings:
@@ -139,6 +153,8 @@ def _run(
         requests = sample_requests(settings.sample, resolution=preparation.resolution)
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.locked(), logged(console, folder.log_file):
+            for note in resolved.notes:
+                logger.debug("%s", note)
             remove_partials(folder.path)
             state = read_state(folder.state_file) if folder.state_file.exists() else None
             total = preparation.budget.total_steps

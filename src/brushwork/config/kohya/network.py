@@ -1,0 +1,396 @@
+"""Rows of the table: the base, the adapter, and how its weights move."""
+
+from typing import Any
+
+from brushwork.config.describe import fields, text_choices
+from brushwork.config.kohya.arguments import parse_arguments
+from brushwork.config.kohya.key import NOTHING, Given, Meaning, aside, needless, same, turned, unmet
+from brushwork.errors import UserError, listed, nearest
+
+# The base
+
+
+def _base(value: Any, given: Given) -> Meaning:
+    if value is None:
+        return Meaning(remark="the file names no base; `bundled` is taken unless --base says another")
+    return Meaning({"model.base": value})
+
+
+def _second_version(value: Any, given: Given) -> Meaning:
+    if not value:
+        return NOTHING
+    return Meaning(undecided="bases of Stable Diffusion 2 are not trained here, only SD 1.5 and SDXL")
+
+
+def _clip_skip(value: Any, given: Given) -> Meaning:
+    return Meaning({"model.clip_skip": 1 if value is None else value})
+
+
+BASE = [
+    turned("pretrained_model_name_or_path", "text", None, ("model.base",), _base, "a folder, a file or a hub id"),
+    same("vae", "text", None, "model.vae"),
+    turned("v2", "flag", False, (), _second_version, "refused: only SD 1.5 and SDXL are trained"),
+    turned(
+        "v_parameterization",
+        "flag",
+        False,
+        ("model.prediction",),
+        lambda value, given: Meaning({"model.prediction": "v" if value else "auto"}),
+        "true is `v`; false is `auto`, which reads it from the base, so that a v-prediction base is not spoiled",
+    ),
+    turned(
+        "zero_terminal_snr",
+        "flag",
+        False,
+        ("model.zero_terminal_snr",),
+        lambda value, given: Meaning({"model.zero_terminal_snr": "on" if value else "auto"}),
+        "true is `on`; false is `auto`, which reads it from the base",
+    ),
+    turned("clip_skip", "whole", None, ("model.clip_skip",), _clip_skip, "SD 1.5 only, as there"),
+    turned(
+        "max_token_length",
+        "whole",
+        None,
+        ("model.max_tokens",),
+        lambda value, given: Meaning({"model.max_tokens": 75 if value is None else value}),
+        "left out is 75",
+    ),
+    unmet("base_weights", "texts", None, "`brushwork merge` puts adapters into a base; name the merged base instead"),
+    unmet("base_weights_multiplier", "numbers", None, "belongs to base_weights"),
+    needless("tokenizer_cache_dir", "text", None, "the vocabulary comes with the program"),
+    needless("disable_mmap_load_safetensors", "flag", False, "files are read part by part"),
+    needless("no_half_vae", "flag", False, "always so: pictures are encoded in float32"),
+    unmet("fp8_base", "flag", False, "the frozen base is kept in the type of train.precision"),
+    unmet("fp8_base_unet", "flag", False, "the frozen base is kept in the type of train.precision"),
+]
+
+
+# The adapter
+
+LYCORIS = ("lycoris.kohya", "lycoris")
+ALGORITHMS = ("lora", "locon")
+ALL_ARGUMENTS = (
+    "conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "dropout", "algo", "preset", "dora_wd",
+    "rs_lora", "rslora", "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio",
+    *("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "block_lr_zero_threshold"),
+    *("down_lr_weight", "mid_lr_weight", "up_lr_weight", "disable_conv_cp", "use_tucker", "use_cp", "use_scalar"),
+    *("decompose_both", "factor", "train_norm", "bypass_mode", "constraint", "rescaled", "train_t5xxl", "unit"),
+)  # fmt: skip
+"""What `networks.lora` of kohya and LyCORIS understand in `network_args`."""
+
+
+def arguments(given: Given) -> dict[str, Any]:
+    """`network_args`, of which every name is known."""
+    found = parse_arguments("network_args", given["network_args"] or [])
+    for name in found:
+        if name not in ALL_ARGUMENTS:
+            close = nearest(name, ALL_ARGUMENTS)
+            raise UserError(
+                f"network_args: nothing is called {name}" + (f"; did you mean {close}?" if close else "."),
+                fix=f'"{close}={found[name]}"' if close else "take it out",
+            )
+    return found
+
+
+def _module(value: Any, given: Given) -> Meaning:
+    algorithm = str(arguments(given).get("algo", "lora")).lower()
+    if value not in ("networks.lora", *LYCORIS) or (value in LYCORIS and algorithm not in ALGORITHMS):
+        kind = f"{value} (algo={algorithm})" if value in LYCORIS else value
+        return Meaning(undecided=f"{kind} is another kind of adapter; here a LoRA learns: write networks.lora")
+    remark = ""
+    if value in LYCORIS:
+        remark = "LyCORIS' lora and locon are the LoRA that is trained here, on the layers of kohya's networks.lora"
+    return Meaning({"lora.targets": "kohya_conv" if _conv_rank(given) else "kohya"}, remark)
+
+
+def _conv_rank(given: Given) -> int | None:
+    found = arguments(given)
+    rank = found.get("conv_dim")
+    if rank is None and given["network_module"] in LYCORIS and str(found.get("algo", "lora")).lower() == "locon":
+        rank = given["network_dim"] or 4  # LyCORIS' locon has 3x3 convolutions of the same rank unless told otherwise
+    return int(rank) if rank else None
+
+
+def _arguments(value: Any, given: Given) -> Meaning:
+    found = arguments(given)
+    settings: dict[str, Any] = {}
+    if rank := _conv_rank(given):
+        settings["lora.conv_rank"] = rank
+        settings["lora.conv_alpha"] = found.get("conv_alpha", 1.0)
+    for name, setting in (
+        ("rank_dropout", "lora.rank_dropout"),
+        ("module_dropout", "lora.module_dropout"),
+        ("dora_wd", "lora.dora"),
+        ("rs_lora", "lora.rslora"),
+        ("rslora", "lora.rslora"),
+        ("loraplus_lr_ratio", "optimizer.lora_plus_ratio"),
+    ):
+        if found.get(name) is not None:
+            settings[setting] = found[name]
+    honoured = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "dora_wd", "rs_lora", "rslora"}
+    honoured |= {"loraplus_lr_ratio", "algo", "dropout"}
+    others = [f"{name}={found[name]}" for name in found if name not in honoured and found[name]]
+    instead = f"{listed(others)}: one rank and one rate hold for all blocks here" if others else ""
+    return Meaning(settings, instead=instead)
+
+
+def _rank(value: Any, given: Given) -> Meaning:
+    return Meaning({"lora.rank": 4 if value is None else value})
+
+
+def _alpha(value: Any, given: Given) -> Meaning:
+    return Meaning({"lora.alpha": value or None})
+
+
+def _dropout(value: Any, given: Given) -> Meaning:
+    return Meaning({"lora.dropout": value or arguments(given).get("dropout") or 0.0})
+
+
+def text_encoder_decision(given: Given) -> tuple[str, bool]:
+    """The key that decides whether the text encoders learn, and what it decides."""
+    if given["network_train_unet_only"]:
+        return "network_train_unet_only", False
+    if given["train_text_encoder"] is False:
+        return "train_text_encoder", False
+    rates = given["text_encoder_lr"]
+    if rates not in (None, []) and not any(rates if isinstance(rates, list) else [rates]):
+        return "text_encoder_lr", False
+    if given["cache_text_encoder_outputs"] or given["cache_text_encoder_outputs_to_disk"]:
+        return "cache_text_encoder_outputs", False
+    return ("train_text_encoder" if given["train_text_encoder"] else "network_train_unet_only"), True
+
+
+def decides_text_encoder(name: str, given: Given) -> dict[str, Any]:
+    """`lora.text_encoder`, for the one key that decides it."""
+    key, learns = text_encoder_decision(given)
+    if key != name or given["network_train_text_encoder_only"]:
+        return {}
+    return {"lora.text_encoder": learns}
+
+
+def _unet_only(value: Any, given: Given) -> Meaning:
+    return Meaning(decides_text_encoder("network_train_unet_only", given))
+
+
+def _train_text_encoder(value: Any, given: Given) -> Meaning:
+    if value is None:
+        return NOTHING
+    return Meaning(
+        decides_text_encoder("train_text_encoder", given),
+        remark="kohya's program knows no such key and would pass it over; here it does what it says",
+    )
+
+
+def _text_encoder_only(value: Any, given: Given) -> Meaning:
+    return Meaning({"lora.text_encoder": "only"}) if value else NOTHING
+
+
+ADAPTER = [
+    turned(
+        "network_module", "text", "networks.lora", ("lora.targets",), _module,
+        "`networks.lora` is `lora.targets = kohya`, with a conv_dim `kohya_conv`; LyCORIS' lora and locon too; other "
+        "kinds (LoHa, LoKr, OFT, DyLoRA) are refused",
+    ),
+    turned(
+        "network_dim", "whole", None, ("lora.rank",), _rank, "left out is 4",
+        surprise="kohya's rank is 4 where the file says none",
+    ),
+    turned(
+        "network_alpha", "number", 1.0, ("lora.alpha",), _alpha, "0 is the rank; left out is 1",
+        surprise="kohya's alpha is 1 where the file says none: the adapter has alpha / rank of its strength",
+    ),
+    turned(
+        "network_args", "texts", None,
+        (
+            "lora.conv_rank", "lora.conv_alpha", "lora.rank_dropout", "lora.module_dropout", "lora.dora",
+            "lora.rslora", "optimizer.lora_plus_ratio",
+        ),
+        _arguments,
+        "conv_dim, conv_alpha, rank_dropout, module_dropout, loraplus_lr_ratio, dora_wd, rs_lora; ranks and rates "
+        "block by block are not honoured",
+    ),
+    turned("network_dropout", "number", None, ("lora.dropout",), _dropout, "left out is 0"),
+    turned(
+        "network_train_unet_only", "flag", False, ("lora.text_encoder",), _unet_only,
+        "kohya trains the text encoders unless told otherwise, and so does a file of kohya's here",
+        surprise="the text encoders learn too, as kohya does unless network_train_unet_only = true",
+    ),
+    turned(
+        "network_train_text_encoder_only", "flag", False, ("lora.text_encoder",), _text_encoder_only,
+        "`lora.text_encoder = only`",
+    ),
+    turned(
+        "train_text_encoder", "flag", None, ("lora.text_encoder",), _train_text_encoder,
+        "no key of kohya's, but found in recipes, and understood",
+    ),
+    same("network_weights", "text", None, "lora.begin_with"),
+    unmet(
+        "dim_from_weights", "flag", False,
+        "the rank stands in network_dim: `brushwork inspect LORA` shows that of the weights",
+    ),
+    same("scale_weight_norms", "number", None, "lora.scale_weight_norms"),
+]  # fmt: skip
+
+
+# How weights move
+
+OPTIMIZERS = {
+    "adamw": "adamw",
+    "adamw8bit": "adamw8bit",
+    "pagedadamw8bit": "paged_adamw8bit",
+    "pagedadamw": "paged_adamw",
+    "pagedadamw32bit": "paged_adamw",
+    "adafactor": "adafactor",
+    "lion": "lion",
+    "lion8bit": "lion8bit",
+    "pagedlion8bit": "paged_lion8bit",
+    "prodigy": "prodigy",
+    "adamwschedulefree": "schedulefree",
+    "muon": "muon",
+}
+"""kohya's names in small letters, and ours."""
+
+SAME_RULE = {"adamw8bit", "pagedadamw8bit", "pagedadamw", "pagedadamw32bit"}
+"""These are AdamW in less memory."""
+
+
+def _optimizer_name(given: Given) -> str:
+    said = str(given["optimizer_type"] or "").lower().rpartition(".")[2]
+    if said:
+        return said
+    return "adamw8bit" if given["use_8bit_adam"] else "lion" if given["use_lion_optimizer"] else "adamw"
+
+
+def _optimizer(value: Any, given: Given) -> Meaning:
+    name = _optimizer_name(given)
+    have = text_choices(fields()["optimizer.name"])
+    ours = OPTIMIZERS.get(name, name.replace("_", ""))
+    if ours in have:
+        return Meaning({"optimizer.name": ours})
+    if name in SAME_RULE:
+        return Meaning({"optimizer.name": "adamw"}, instead="AdamW is taken: the same rule, with more memory")
+    return Meaning(undecided=f"this optimizer is not among {', '.join(have)}", choice="optimizer.name=adamw")
+
+
+def _optimizer_arguments(value: Any, given: Given) -> Meaning:
+    found = parse_arguments("optimizer_args", value or [])
+    settings: dict[str, Any] = {}
+    for name in ("weight_decay", "betas", "eps"):
+        if name in found:
+            settings[f"optimizer.{name}"] = found.pop(name)
+    if isinstance(settings.get("optimizer.betas"), str):
+        settings["optimizer.betas"] = [float(part) for part in settings["optimizer.betas"].split(",")]
+    if found:
+        settings["optimizer.arguments"] = found
+    return Meaning(settings)
+
+
+def _default_rate(value: Any, given: Given) -> Meaning:
+    """The rate of whatever has none of its own."""
+    if given["unet_lr"] is not None:
+        return NOTHING
+    return Meaning({"optimizer.learning_rate": value})
+
+
+def _unet_rate(value: Any, given: Given) -> Meaning:
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return Meaning(undecided="0 lets the UNet rest", choice="optimizer.learning_rate=1e-4")
+    return Meaning({"optimizer.learning_rate": value})
+
+
+def _text_rates(value: Any, given: Given) -> Meaning:
+    settings = decides_text_encoder("text_encoder_lr", given)
+    rates = [rate for rate in (value if isinstance(value, list) else [value]) if rate is not None]
+    _, learns = text_encoder_decision(given)
+    if not learns:
+        return Meaning(settings)
+    if not rates:  # kohya takes learning_rate, not unet_lr
+        rate = given["learning_rate"] if given["unet_lr"] is not None else None
+        return Meaning({"optimizer.text_encoder_learning_rate": rate})
+    settings["optimizer.text_encoder_learning_rate"] = rates[0] or None
+    if len(rates) > 1 and rates[1] != rates[0]:
+        if not all(rates):
+            return Meaning(
+                undecided="one text encoder learns and the other rests: both learn here, or neither",
+                choice="optimizer.text_encoder_learning_rate=6e-5",
+            )
+        settings["optimizer.text_encoder_2_learning_rate"] = rates[1]
+    return Meaning(settings)
+
+
+SCHEDULES = {"constant_with_warmup": "constant"}
+
+
+def _schedule(value: Any, given: Given) -> Meaning:
+    if given["lr_scheduler_type"]:
+        return NOTHING
+    have = text_choices(fields()["schedule.name"])
+    name = str(value).lower()
+    if name in have or SCHEDULES.get(name) in have:
+        return Meaning({"schedule.name": name if name in have else SCHEDULES[name]})
+    if "schedulefree" in _optimizer_name(given):
+        return Meaning({"schedule.name": "constant"})
+    return Meaning(undecided=f"this schedule is not among {', '.join(have)}", choice="schedule.name=cosine")
+
+
+def _foreign_schedule(value: Any, given: Given) -> Meaning:
+    if not value:
+        return NOTHING
+    return Meaning(undecided="schedules of other libraries are not called", choice="schedule.name=cosine")
+
+
+def _cycles(value: Any, given: Given) -> Meaning:
+    remark = "only cosine_with_restarts begins again" if "restarts" not in str(given["lr_scheduler"]) else ""
+    return Meaning({"schedule.cycles": max(1, value)}, remark if value > 1 else "")
+
+
+def _max_norm(value: Any, given: Given) -> Meaning:
+    return Meaning({"optimizer.max_grad_norm": value or None})
+
+
+OPTIMIZER = [
+    turned(
+        "optimizer_type", "text", "", ("optimizer.name",), _optimizer,
+        "AdamW, AdamW8bit, Lion, Adafactor, Prodigy and others, in large or small letters; left out is AdamW",
+    ),
+    aside("use_8bit_adam", "flag", False, "the old way to say optimizer_type = AdamW8bit, and understood"),
+    aside("use_lion_optimizer", "flag", False, "the old way to say optimizer_type = Lion, and understood"),
+    turned(
+        "optimizer_args", "texts", None,
+        ("optimizer.weight_decay", "optimizer.betas", "optimizer.eps", "optimizer.arguments"),
+        _optimizer_arguments,
+        "weight_decay, betas and eps are settings; the rest goes to the optimizer as it is",
+    ),
+    turned(
+        "learning_rate", "number", 2e-6, ("optimizer.learning_rate",), _default_rate,
+        "for whatever has no rate of its own",
+        surprise="kohya's learning rate is 2e-6 where the file says none: fifty times less than is usual for a LoRA",
+    ),
+    turned("unet_lr", "number", None, ("optimizer.learning_rate",), _unet_rate, "goes before learning_rate"),
+    turned(
+        "text_encoder_lr", "numbers", None,
+        ("optimizer.text_encoder_learning_rate", "optimizer.text_encoder_2_learning_rate", "lora.text_encoder"),
+        _text_rates,
+        "one number, or one for each encoder of SDXL; 0 lets them rest; left out is learning_rate",
+    ),
+    turned("max_grad_norm", "number", 1.0, ("optimizer.max_grad_norm",), _max_norm, "0 is off"),
+    turned(
+        "lr_scheduler", "text", "constant", ("schedule.name",), _schedule,
+        "constant_with_warmup is `constant` with warm-up steps",
+        surprise="kohya's learning rate stays constant where the file names no schedule",
+    ),
+    turned("lr_scheduler_type", "text", "", (), _foreign_schedule, "schedules of other libraries are not called"),
+    unmet("lr_scheduler_args", "texts", None, "belongs to the schedules of other libraries"),
+    same(
+        "lr_warmup_steps", "number", 0, "schedule.warmup_steps",
+        "steps, or below 1 a share of them, as there",
+    ),
+    turned("lr_scheduler_num_cycles", "whole", 1, ("schedule.cycles",), _cycles, "for cosine_with_restarts"),
+    same("lr_decay_steps", "number", 0, "schedule.decay_steps"),
+    same("lr_scheduler_power", "number", 1.0, "schedule.power"),
+    unmet("lr_scheduler_timescale", "whole", None, "belongs to inverse_sqrt, which is not here"),
+    unmet("lr_scheduler_min_lr_ratio", "number", None, "the rate falls to zero here"),
+    needless("fused_backward_pass", "flag", False, "the gradients of an adapter are small"),
+]  # fmt: skip
