@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from brushwork.errors import UserError as UserError
     from brushwork.generation.generate import generate as generate
     from brushwork.lora.files import convert_adapter as convert
+    from brushwork.training.bucket_check import check_buckets as check_buckets
     from brushwork.training.cache_ahead import build_cache as build_cache
     from brushwork.training.extract import extract as extract
     from brushwork.training.run import resume as resume
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "UserError": ("brushwork.errors", "UserError"),
     "build_cache": ("brushwork.training.cache_ahead", "build_cache"),
+    "check_buckets": ("brushwork.training.bucket_check", "check_buckets"),
     "convert": ("brushwork.lora.files", "convert_adapter"),
     "extract": ("brushwork.training.extract", "extract"),
     "generate": ("brushwork.generation.generate", "generate"),
@@ -35,7 +37,17 @@ _PLACES = {
 }
 """What can be asked of the package: name -> module and name there."""
 
-__all__ = ["UserError", "__version__", "build_cache", "convert", "extract", "generate", "resume", "train"]
+__all__ = [
+    "UserError",
+    "__version__",
+    "build_cache",
+    "check_buckets",
+    "convert",
+    "extract",
+    "generate",
+    "resume",
+    "train",
+]
 
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this function knows

@@ -17,7 +17,7 @@ from brushwork.cache.store import Store
 from brushwork.config.schema import DataConfig
 from brushwork.data.folder import Sample, read_dataset
 from brushwork.data.picture import open_rgb
-from brushwork.data.transform import Placement, Size, place, place_centre, render
+from brushwork.data.transform import Placement, Size, place, render
 from brushwork.errors import UserError
 from brushwork.models.text import TextStates
 
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def squares(samples: Sequence[Sample]) -> list[Placement]:
-    return [place_centre(sample.width, sample.height, 16) for sample in samples]
+    return [place(Size(sample.width, sample.height), Size(16, 16)) for sample in samples]
 
 
 def build(samples: Sequence[Sample], store: Store, encode: Encoder, **options: object) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brushwork.cache.fingerprint import latent_key, text_key
 from brushwork.cache.store import BadEntryError, Store, cache_folder
-from brushwork.data.transform import Size, place, place_centre
+from brushwork.data.transform import Size, place
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -220,12 +220,12 @@ def test_the_folder_is_the_setting_or_the_users_own(tmp_path: Path, monkeypatch:
 
 
 def test_a_key_changes_with_everything_that_the_latents_follow_from() -> None:
-    placement = place_centre(300, 200, 64)
+    placement = place(Size(300, 200), Size(64, 64))
     keys = {
         latent_key("digest", placement, "white", "vae"),
         latent_key("other digest", placement, "white", "vae"),
-        latent_key("digest", place_centre(300, 200, 72), "white", "vae"),
-        latent_key("digest", place_centre(301, 200, 64), "white", "vae"),
+        latent_key("digest", place(Size(300, 200), Size(72, 72)), "white", "vae"),
+        latent_key("digest", place(Size(301, 200), Size(64, 64)), "white", "vae"),
         latent_key("digest", place(Size(300, 200), Size(64, 72)), "white", "vae"),
         latent_key("digest", placement._replace(crop=placement.crop._replace(left=3)), "white", "vae"),
         latent_key("digest", placement, "black", "vae"),
@@ -240,7 +240,7 @@ def test_a_key_changes_with_everything_that_the_latents_follow_from() -> None:
 
 
 def test_keys_are_the_same_in_every_version_of_the_program_with_this_schema() -> None:
-    placement = place_centre(300, 200, 64)
+    placement = place(Size(300, 200), Size(64, 64))
 
     assert latent_key("digest", placement, "white", "vae") == (
         "c63d3943262e9ed70423c15821503c3643904b5bab17c77974ccca3875a07d41"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from brushwork.data.picture import BadPictureError, open_rgb, parse_colour
-from brushwork.data.transform import Corner, Placement, Size, place, place_centre, render
+from brushwork.data.transform import Corner, Placement, Size, place, render
 from brushwork.errors import UserError
 
 
@@ -239,12 +239,12 @@ def test_colours_are_names_or_numbers() -> None:
 
 
 def test_time_ids_are_original_crop_and_target_rows_before_columns() -> None:
-    placement = place_centre(1600, 1200, 1024)
+    placement = place(Size(1600, 1200), Size(1024, 1024))
 
     assert placement == Placement(Size(1600, 1200), Size(1365, 1024), Corner(170, 0), Size(1024, 1024))
     assert placement.time_ids() == (1200, 1600, 0, 170, 1024, 1024)
-    assert place_centre(1200, 1600, 1024).time_ids() == (1600, 1200, 170, 0, 1024, 1024)
-    assert place_centre(512, 512, 512).time_ids() == (512, 512, 0, 0, 512, 512)
+    assert place(Size(1200, 1600), Size(1024, 1024)).time_ids() == (1600, 1200, 170, 0, 1024, 1024)
+    assert place(Size(512, 512), Size(512, 512)).time_ids() == (512, 512, 0, 0, 512, 512)
 
 
 def test_the_resized_picture_always_covers_the_target_and_touches_it_on_one_axis() -> None:
@@ -263,7 +263,7 @@ def test_the_resized_picture_always_covers_the_target_and_touches_it_on_one_axis
 @pytest.mark.parametrize(("width", "height"), [(300, 200), (200, 300), (64, 64), (40, 90), (1000, 70)])
 def test_rendering_is_resizing_and_cutting_out_the_centre(width: int, height: int) -> None:
     image = smooth(width, height)
-    placement = place_centre(width, height, 64)
+    placement = place(Size(width, height), Size(64, 64))
     left, top = placement.crop
     whole = image.resize(placement.resized, Image.Resampling.LANCZOS)
     expected = np.asarray(whole.crop((left, top, left + 64, top + 64))).astype(np.float32) / 127.5 - 1
@@ -279,7 +279,7 @@ def test_rendering_is_resizing_and_cutting_out_the_centre(width: int, height: in
 def test_a_picture_of_the_target_size_is_kept_to_the_bit() -> None:
     pixels = scribble(64, 64)
 
-    rendered = render(Image.fromarray(pixels), place_centre(64, 64, 64))
+    rendered = render(Image.fromarray(pixels), place(Size(64, 64), Size(64, 64)))
 
     assert rendered.min() == -1.0
     assert rendered.max() == 1.0
@@ -290,13 +290,13 @@ def test_fine_stripes_become_grey_and_not_moire() -> None:
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::2] = 255
 
-    rendered = render(Image.fromarray(stripes), place_centre(512, 512, 64))
+    rendered = render(Image.fromarray(stripes), place(Size(512, 512), Size(64, 64)))
 
     torch.testing.assert_close(rendered, torch.zeros_like(rendered), rtol=0, atol=0.05)  # the border is less even
 
 
 def test_a_thin_strip_is_rendered_without_filling_the_memory() -> None:
-    rendered = render(Image.new("RGB", (60_000, 1), "red"), place_centre(60_000, 1, 256))
+    rendered = render(Image.new("RGB", (60_000, 1), "red"), place(Size(60_000, 1), Size(256, 256)))
 
     expected = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 256, 256)
     torch.testing.assert_close(rendered, expected, rtol=0, atol=0)
@@ -304,4 +304,4 @@ def test_a_thin_strip_is_rendered_without_filling_the_memory() -> None:
 
 def test_a_placement_of_another_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="the picture is"):
-        render(Image.new("RGB", (10, 10)), place_centre(10, 11, 8))
+        render(Image.new("RGB", (10, 10)), place(Size(10, 11), Size(8, 8)))

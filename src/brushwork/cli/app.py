@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import brushwork
+from brushwork.cli.buckets import buckets
 from brushwork.cli.cache import cache
 from brushwork.cli.convert import convert
 from brushwork.cli.demo import demo
@@ -44,6 +45,7 @@ app.command()(generate)
 app.command()(inspect)
 app.command()(extract)
 app.command()(convert)
+app.command()(buckets)
 app.add_typer(cache, name="cache")
 app.command()(download)
 app.command()(recipes)

@@ -130,6 +130,29 @@ class DataConfig(Section):
     no more than the default."""
 
 
+class BucketsConfig(Section):
+    """Frames of several shapes instead of one square: section `[buckets]`."""
+
+    enabled: bool = False
+    """Train each picture in the frame whose shape is nearest to its own, instead of its centre square."""
+
+    sizes: Literal["auto", "grid", "sdxl"] = "auto"
+    """Which frames there are: `grid` (all that the next keys allow, as kohya makes them) or `sdxl` (the 40 that SDXL
+    was trained in). `auto` is `sdxl` for SDXL at 1024 where none of the next keys is set, else `grid`."""
+
+    min_side: Pixels | None = None
+    """Shortest side of a frame. Unset means half of `data.resolution`. Not asked with `no_upscale`."""
+
+    max_side: Pixels | None = None
+    """Longest side of a frame. Unset means twice `data.resolution`. Not asked with `no_upscale`."""
+
+    step: Annotated[int, Field(ge=8, le=1024), AfterValidator(_multiple_of_8)] | None = None
+    """Sides are multiples of this. Unset means 64, or an eighth of `data.resolution` where that is less."""
+
+    no_upscale: bool = False
+    """Never enlarge: the frame of a small picture is the picture, down to the next multiple of `step`."""
+
+
 class CacheConfig(Section):
     """What is computed once and kept: section `[cache]`."""
 
@@ -356,6 +379,7 @@ class Settings(Section):
     model: ModelConfig = ModelConfig()
     lora: LoRAConfig = LoRAConfig()
     data: DataConfig = DataConfig()
+    buckets: BucketsConfig = BucketsConfig()
     cache: CacheConfig = CacheConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -1,7 +1,7 @@
 """Where a picture lies in the training frame, and the tensor that comes of it.
 
 A `Placement` is computed from sizes alone, so that a run is planned, and its cache looked up, without opening a
-picture. Whatever chooses the target (a square now, buckets of other shapes later), `place` does the rest.
+picture. `buckets.py` chooses the target, `place` does the rest.
 
 Shapes in this file:  H, W height and width of the target
 """
@@ -47,6 +47,16 @@ class Placement(NamedTuple):
             self.target.width,
         )
 
+    @property
+    def cut_share(self) -> float:
+        """How much of the picture lies outside the frame, from 0 to 1."""
+        return 1 - self.target.width * self.target.height / (self.resized.width * self.resized.height)
+
+    @property
+    def enlargement(self) -> float:
+        """By how much the picture was scaled: above 1 it has fewer pixels than the frame asks for."""
+        return max(self.resized.width / self.original.width, self.resized.height / self.original.height)
+
 
 def place(original: Size, target: Size) -> Placement:
     """The smallest picture of the original's shape that covers the target; the target is its centre.
@@ -62,11 +72,6 @@ def place(original: Size, target: Size) -> Placement:
     left = round((resized.width - target.width) / 2)
     top = round((resized.height - target.height) / 2)
     return Placement(original, resized, Corner(left, top), target)
-
-
-def place_centre(width: int, height: int, resolution: int) -> Placement:
-    """The centre square of a picture, `resolution` pixels wide."""
-    return place(Size(width, height), Size(resolution, resolution))
 
 
 def render(image: Image.Image, placement: Placement) -> Tensor:

@@ -65,6 +65,7 @@ class TrainingFacts:
         base, vae: name, path or hub id; of a path only the last part is kept.
         base_hash, vae_hash: SHA-256 of the file, where it is known.
         started_at, finished_at: seconds since 1970.
+        buckets: how often pictures are seen in each width and height in an epoch; None where all are one square.
         network_args: further arguments of the network as kohya names them, e.g. conv_dim.
     """
 
@@ -94,6 +95,7 @@ class TrainingFacts:
     unet_learning_rate: float | None = None
     text_encoder_learning_rate: float | None = None
     num_validation_images: int = 0
+    buckets: Mapping[tuple[int, int], int] | None = None
     batch_size: int = 1
     accumulation: int = 1
     checkpointing: bool = False
@@ -265,20 +267,20 @@ def _data(facts: TrainingFacts) -> dict[str, Any]:
         "batch_size_per_device": facts.batch_size,
         "num_train_images": facts.num_train_images,
         "resolution": [width, height],
-        "enable_bucket": False,
+        "enable_bucket": facts.buckets is not None,
     }
     return {
         "datasets": json.dumps([datasets]),
         "dataset_dirs": json.dumps(_within(directories, MAX_VALUE)),
         "reg_dataset_dirs": "{}",
         "tag_frequency": json.dumps(tag_frequency(facts.folders), ensure_ascii=False),
-        "bucket_info": "null",
+        "bucket_info": json.dumps(_bucket_info(facts.buckets)),
         "resolution": f"({width}, {height})",
         "batch_size_per_device": facts.batch_size,
         "total_batch_size": facts.batch_size,
-        "enable_bucket": False,
-        "min_bucket_reso": None,
-        "max_bucket_reso": None,
+        "enable_bucket": facts.buckets is not None,
+        "min_bucket_reso": min(map(min, facts.buckets)) if facts.buckets else None,
+        "max_bucket_reso": max(map(max, facts.buckets)) if facts.buckets else None,
         "cache_latents": facts.cache_latents,
         "cache_text_encoder_outputs": facts.cache_text,
         "shuffle_caption": False,
@@ -288,6 +290,16 @@ def _data(facts: TrainingFacts) -> dict[str, Any]:
         "caption_tag_dropout_rate": 0.0,
         "face_crop_aug_range": None,
     }
+
+
+def _bucket_info(buckets: Mapping[tuple[int, int], int] | None) -> dict[str, Any] | None:
+    """The buckets as kohya writes them; they are as many as there are shapes, so they need no limit."""
+    if buckets is None:
+        return None
+    rows = {
+        str(number): {"resolution": list(size), "count": buckets[size]} for number, size in enumerate(sorted(buckets))
+    }
+    return {"buckets": rows}
 
 
 def _models(facts: TrainingFacts) -> dict[str, Any]:

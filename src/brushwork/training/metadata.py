@@ -19,6 +19,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
     """
     settings, base, budget = preparation.settings, preparation.base, preparation.budget
     lora, optimizer = settings.lora, settings.optimizer
+    rows = preparation.bucket_report.rows
     facts = TrainingFacts(
         name=settings.name,
         family=base.family,
@@ -36,6 +37,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         epoch=budget.epoch_of(max(0, position.step - 1)) + 1,
         num_train_images=budget.pictures_per_epoch,
         num_validation_images=len(preparation.held_out),
+        buckets={(row.size.width, row.size.height): row.seen for row in rows} if settings.buckets.enabled else None,
         num_batches_per_epoch=budget.batches_per_epoch,
         num_epochs=-(-budget.total_steps // budget.steps_per_epoch),
         max_steps=budget.total_steps,

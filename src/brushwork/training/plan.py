@@ -12,6 +12,8 @@ from torch import nn
 
 from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
+from brushwork.data.buckets import sizes_in_words
+from brushwork.data.transform import Size
 from brushwork.lora.state import component_of
 from brushwork.lora.targets import find_targets, is_pointwise
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
@@ -118,8 +120,7 @@ def needed_space(preparation: Preparation, num_parameters: int) -> Space:
     settings = preparation.settings
     width = PRECISIONS[settings.save.precision].itemsize
     copies = 3 if settings.train.ema_decay is None else 4  # weights, two moments, running mean
-    size = preparation.resolution // PIXELS_PER_LATENT
-    latents = 2 * 4 * size * size * 4
+    latents = sum(_latent_bytes(each.placement.target) for each in (*preparation.pictures, *preparation.held_out))
     spec = preparation.base.spec
     states = settings.model.max_tokens // 75 * 77 * spec.context_width + (spec.pooled_width or 0)
     text = states * preparation.dtype.itemsize * (len(preparation.captions) + 1) if preparation.caches_text else 0
@@ -127,8 +128,13 @@ def needed_space(preparation: Preparation, num_parameters: int) -> Space:
         file=num_parameters * width + _untrained_bytes(preparation),
         num_files=count_files(settings, preparation.budget),
         state=num_parameters * 4 * copies,
-        cache=latents * (len(preparation.pictures) + len(preparation.held_out)) + text,
+        cache=latents + text,
     )
+
+
+def _latent_bytes(target: Size) -> int:
+    """Mean and deviation of a picture's latents, in float32."""
+    return 2 * 4 * (target.width // PIXELS_PER_LATENT) * (target.height // PIXELS_PER_LATENT) * 4
 
 
 def _untrained_bytes(preparation: Preparation) -> int:
@@ -163,7 +169,7 @@ def _data_lines(preparation: Preparation) -> LINES:
     lines = [
         ("pictures", f"{len(preparation.pictures)} in {preparation.data}"),
         ("captions", captions),
-        ("size", f"{preparation.resolution} x {preparation.resolution}, the centre of each picture"),
+        *_bucket_lines(preparation),
     ]
     if preparation.held_out:
         lines.append(("held out", f"{len(preparation.held_out)} pictures, to measure on"))
@@ -172,6 +178,15 @@ def _data_lines(preparation: Preparation) -> LINES:
     if preparation.pictures:
         lines.append(("a caption", shortened(preparation.pictures[0].caption) or "(empty)"))
     return lines + [("note", note) for note in dataset.notes]
+
+
+def _bucket_lines(preparation: Preparation) -> LINES:
+    report = preparation.bucket_report
+    lines = [("size", sizes_in_words(preparation.buckets, [row.size for row in report.rows]))]
+    if preparation.settings.buckets.enabled:
+        lines.append(("buckets", report.counts()))
+    lines += [("cut off", report.cut_in_words()), ("enlarged", report.enlarged_in_words())]
+    return lines
 
 
 def _base_lines(preparation: Preparation) -> LINES:

@@ -11,11 +11,13 @@ import torch
 
 from brushwork.cache.fingerprint import latent_key, text_key
 from brushwork.config.schema import Settings
+from brushwork.data.bucket_report import BucketReport, Framed, report_buckets
+from brushwork.data.buckets import Buckets, make_buckets
 from brushwork.data.captions import render_caption
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.layout import held_out_part
 from brushwork.data.split import hold_out
-from brushwork.data.transform import Placement, place_centre
+from brushwork.data.transform import Placement, Size
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
@@ -60,6 +62,7 @@ class Preparation:
     device: torch.device
     dtype: torch.dtype
     resolution: int
+    buckets: Buckets
     dataset: Dataset
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
@@ -74,6 +77,12 @@ class Preparation:
     def captions(self) -> list[str]:
         """Every caption that the run reads, once."""
         return sorted({picture.caption for picture in (*self.pictures, *self.held_out)})
+
+    @cached_property
+    def bucket_report(self) -> BucketReport:
+        """What the buckets do to the pictures that are trained."""
+        framed = [Framed(each.sample.name, each.placement, each.sample.repeats) for each in self.pictures]
+        return report_buckets(framed, batch_size=self.settings.train.batch_size)
 
     def text_key(self, caption: str) -> str:
         """Where the cache keeps the states of a caption."""
@@ -144,10 +153,11 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     refuse_foreign_loss(settings.loss, base.prediction)
     device = pick_device(settings.train.device)
     resolution = settings.data.resolution or base.spec.native_resolution
+    buckets = make_buckets(settings.buckets, resolution=resolution, family=base.family)
     dataset = read_dataset(data, data=settings.data, on_progress=on_progress)
     train_set, held_out = _split(data, dataset, settings, on_progress)
     vae = vae_fingerprint(base)
-    pictures = _pictures(train_set.samples, settings, resolution, vae)
+    pictures = _pictures(train_set.samples, settings, buckets, vae)
     budget = Budget(
         sizes=tuple((picture.placement.target.width, picture.placement.target.height) for picture in pictures),
         repeats=tuple(picture.sample.repeats for picture in pictures),
@@ -165,9 +175,10 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
         device=device,
         dtype=pick_dtype(settings.train.precision, device),
         resolution=resolution,
+        buckets=buckets,
         dataset=dataset,
         pictures=pictures,
-        held_out=_pictures(held_out.samples, settings, resolution, vae) if held_out else (),
+        held_out=_pictures(held_out.samples, settings, buckets, vae) if held_out else (),
         budget=budget,
     )
 
@@ -187,10 +198,10 @@ def _split(
     return hold_out(dataset, share, settings.train.seed)
 
 
-def _pictures(samples: Sequence[Sample], settings: Settings, resolution: int, vae: str) -> tuple[Picture, ...]:
+def _pictures(samples: Sequence[Sample], settings: Settings, buckets: Buckets, vae: str) -> tuple[Picture, ...]:
     pictures = []
     for sample in samples:
-        placement = place_centre(sample.width, sample.height, resolution)
+        placement = buckets.place(Size(sample.width, sample.height))
         pictures.append(
             Picture(
                 sample=sample,

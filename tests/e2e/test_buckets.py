@@ -1,0 +1,109 @@
+"""Training in buckets: what a run sees, and that it goes on exactly where it was stopped."""
+
+from collections import Counter
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import brushwork.training.loop as loop_module
+from brushwork.training.run import RunResult, train
+from brushwork.training.step import Batch
+
+QUICK = {
+    "train.device": "cpu",
+    "train.batch_size": "2",
+    "train.epochs": "2",
+    "train.precision": "fp32",
+    "data.resolution": "64",
+    "lora.rank": "2",
+    "schedule.name": "constant",
+    "buckets.enabled": "true",
+    "buckets.step": "16",
+}
+SIZES = [(96, 64), (96, 64), (96, 64), (60, 100), (70, 70), (300, 80)]
+
+
+def write_picture(path: Path, size: tuple[int, int], number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    ImageDraw.Draw(image).ellipse((5 + number, 9, 30 + 2 * number, 40), fill=(40 * number % 256, 200, 30))
+    image.save(path)
+    path.with_suffix(".txt").write_text(f"a disc, number {number}")
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    for number, size in enumerate(SIZES):
+        write_picture(folder / f"{number}.png", size, number)
+    return folder
+
+
+def run(data: Path, out: Path, *, accept_changes: bool = False, **changes: str) -> RunResult:
+    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
+    return train(
+        data,
+        out=out,
+        overrides=[f"{key}={value}" for key, value in values.items()],
+        accept_changes=accept_changes,
+        console=Console(file=StringIO(), width=200),
+    )
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """Every batch that the network is shown."""
+    seen: list[Batch] = []
+    real = loop_module.loss_per_picture
+
+    def watch(unet: object, batch: Batch, *rest: object, **named: object) -> torch.Tensor:
+        seen.append(batch)
+        return real(unet, batch, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop_module, "loss_per_picture", watch)
+    return seen
+
+
+def test_every_picture_is_seen_in_its_own_shape_also_where_a_bucket_is_smaller_than_the_batch(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watched(monkeypatch)
+
+    result = run(shapes, tmp_path / "run")
+
+    assert result.step == 10
+    assert Counter(name for batch in seen for name in batch.names) == {f"{n}.png": 2 for n in range(len(SIZES))}
+    shapes_seen = {batch.names: tuple(batch.mean.shape[2:]) for batch in seen}
+    assert shapes_seen[("3.png",)] == (10, 6)  # 48 x 80 pixels, height first
+    assert shapes_seen[("4.png",)] == (8, 8)
+    assert shapes_seen[("5.png",)] == (4, 14)
+    assert Counter(len(batch.names) for batch in seen) == {2: 2, 1: 8}
+    for batch in seen:
+        assert batch.time_ids is not None
+        for name, ids in zip(batch.names, batch.time_ids.tolist(), strict=True):
+            width, height = SIZES[int(name[0])]
+            assert ids[:2] == [height, width]
+            assert ids[4:] == [8 * side for side in batch.mean.shape[2:]]
+    with safe_open(tmp_path / "run" / "lora.safetensors", "pt") as file:
+        told = file.metadata()
+    assert told["ss_enable_bucket"] == "True"
+    assert (told["ss_min_bucket_reso"], told["ss_max_bucket_reso"]) == ("32", "112")
+    assert '{"resolution": [80, 48], "count": 3}' in told["ss_bucket_info"]
+
+
+def test_a_run_in_buckets_that_is_cut_anywhere_ends_in_the_same_bits(shapes: Path, tmp_path: Path) -> None:
+    whole = run(shapes, tmp_path / "whole", train__accumulation="2")
+    for steps in (1, 4):  # in the middle of the first epoch, and of the second
+        run(shapes, tmp_path / "cut", train__accumulation="2", train__max_steps=str(steps), accept_changes=True)
+    cut = run(shapes, tmp_path / "cut", train__accumulation="2", accept_changes=True)
+
+    assert whole.adapter is not None
+    assert cut.adapter is not None
+    one, other = load_file(whole.adapter), load_file(cut.adapter)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
