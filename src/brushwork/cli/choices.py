@@ -11,6 +11,13 @@ class Layout(StrEnum):
     PEFT = "peft"
 
 
+class StopWhen(StrEnum):
+    """What a validation may say that ends a run."""
+
+    FLAT = "flat"
+    OVERTRAINED = "overtrained"
+
+
 class Precision(StrEnum):
     """The type of the numbers in a file."""
 

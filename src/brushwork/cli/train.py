@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from brushwork.cli.choices import StopWhen
 from brushwork.cli.overrides import AsJson, Offline, Overrides, RecipeName, RunFiles
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ def train(
         str | None, typer.Option(metavar="FILE", help="Draw these prompts during the run, one a line.")
     ] = None,
     sample_every: Annotated[int | None, typer.Option(metavar="EPOCHS", help="How often to draw them.")] = None,
+    stop_when: Annotated[
+        list[StopWhen] | None,
+        typer.Option(help="End the run early when a validation says so. May be given twice."),
+    ] = None,
     overrides: Overrides = None,
     accept_changes: AcceptChanges = False,
     offline: Offline = False,
@@ -62,6 +67,7 @@ def train(
         "validation.data": validation,
         "sample.prompts": sample_prompts,
         "sample.every_epochs": sample_every,
+        "train.stop_when": [each.value for each in stop_when] if stop_when else None,
         "model.offline": True if offline else None,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
@@ -85,7 +91,8 @@ def say(result: "RunResult", *, as_json: bool) -> None:
         typer.echo(f"stopped at step {result.step} of {result.total_steps}; everything is saved")
         typer.echo(f"  go on: brushwork resume {result.folder}")
         return
-    typer.echo(f"{result.adapter}: {result.step} steps, loss {result.smoothed_loss:.4f}")
+    early = "" if result.ended is None else f" of {result.total_steps}, ended early: {result.ended}"
+    typer.echo(f"{result.adapter}: {result.step} steps{early}, loss {result.smoothed_loss:.4f}")
     typer.echo(f"  curve: {result.curve}")
     if result.samples is not None:
         typer.echo(f"  pictures: {result.samples}")
@@ -96,6 +103,7 @@ def describe(result: "RunResult") -> dict[str, object]:
     return {
         "run": str(result.folder),
         "finished": result.finished,
+        "ended": result.ended,
         "step": result.step,
         "total_steps": result.total_steps,
         "smoothed_loss": result.smoothed_loss if math.isfinite(result.smoothed_loss) else None,

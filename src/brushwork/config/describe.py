@@ -88,7 +88,8 @@ def _parts(annotation: Any, rules: list[Any]) -> Iterator[str]:
             yield ("one of " if len(words) > 1 else "") + ", ".join(words)
         elif get_origin(member) is tuple:
             inner = get_args(member)
-            kind = {str: "texts", float: "numbers", int: "whole numbers"}[inner[0]]
+            choices = get_args(inner[0]) if get_origin(inner[0]) is Literal else ()
+            kind = ", ".join(choices) or {str: "texts", float: "numbers", int: "whole numbers"}[inner[0]]
             yield f"a list of {kind}" if inner[-1] is Ellipsis else f"a list of {len(inner)} {kind}"
         else:
             kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[member]

@@ -298,7 +298,14 @@ class TrainConfig(Section):
     """Keep only the input of each block and compute it again for the gradient: less memory, a third more time."""
 
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Also keep a running mean of the adapter with this decay, e.g. 0.9999."""
+    """Also keep a running mean of what learns with this decay, e.g. 0.9999. In the first steps it forgets faster."""
+
+    ema_device: Literal["auto", "cpu"] = "auto"
+    """Where the running mean lies: beside what learns (`auto`), or on the CPU, which spares the card its memory and
+    costs a copy in each step."""
+
+    stop_when: tuple[Literal["flat", "overtrained"], ...] = ()
+    """End the run early, with everything saved, when a validation says so: `["flat"]`, `["overtrained"]` or both."""
 
     seed: int = Field(0, ge=0)
     """Everything random in the run follows from it."""
@@ -360,11 +367,21 @@ class ValidationConfig(Section):
     data: str | None = None
     """A folder of held-out pictures, or a share of the data such as 0.1."""
 
-    every_epochs: int = Field(1, ge=1)
+    every_epochs: int | None = Field(1, ge=1)
     """Measure every so many epochs."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Measure every so many steps too."""
 
     timesteps: int = Field(4, ge=1)
     """Noise levels measured for each picture, spread evenly over the schedule."""
+
+    train_part: int | None = Field(None, ge=0)
+    """So many training pictures, always the same, are measured in the same way: what parts from the held-out loss is
+    learned by heart. Unset means as many as are held out."""
+
+    flat_steps: int = Field(500, ge=1)
+    """Steps without a lower loss after which a run is called flat."""
 
 
 class Settings(Section):

@@ -116,12 +116,22 @@ def adapter_file(path: Path) -> Path:
     )
 
 
+def ema_base(base: str | None) -> str:
+    """The running mean that full fine-tuning wrote beside a base."""
+    if base is None or not Path(base).exists():
+        raise UserError(
+            "--ema takes the running mean beside an adapter or a base that was trained here, and none is named.",
+            fix="--lora RUN --ema, or --base RUN/NAME.safetensors --ema, or leave --ema out",
+        )
+    return str(ema_file(Path(base)))
+
+
 def ema_file(path: Path) -> Path:
-    """The running mean that the training wrote beside an adapter."""
+    """The running mean that the training wrote beside an adapter or a base."""
     if path.stem.endswith("-ema"):
         return path
     file = path.with_name(f"{path.stem}-ema{path.suffix}")
-    if not file.is_file():
+    if not file.exists():
         raise UserError(
             f"--ema: there is no {file.name} beside {path}.",
             fix="leave --ema out, or train with --set train.ema_decay=0.999",

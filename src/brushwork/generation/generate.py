@@ -24,7 +24,7 @@ from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.samplers import timesteps_for
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
-from brushwork.generation.adapters import Applied, Chosen, Wanted, choose, put_on, wanted
+from brushwork.generation.adapters import Applied, Chosen, Wanted, choose, ema_base, put_on, wanted
 from brushwork.generation.grid import cell_size, contact_sheet
 from brushwork.generation.pictures import already_drawn, record_of, save_picture
 from brushwork.generation.pipeline import Pipeline, kind
@@ -113,7 +113,7 @@ def generate(
     if batch_size < 1 or (num_images is not None and num_images < 1):
         raise UserError(f"batch size {batch_size}, {num_images} pictures: both must be 1 or more.")
     asked = [_wanted(lora) for lora in loras]
-    settings = _settings(asked, base, vae, overrides)
+    settings = _settings(asked, ema_base(base) if ema and not asked else base, vae, overrides)
     lines = _prompt_lines(prompt, prompts)
     device = pick_device(settings.train.device)
     dtype = pick_dtype(settings.train.precision, device)

@@ -46,6 +46,12 @@ class Position:
     """Sum of losses with exponential weights, and the sum of the weights: their ratio is the smoothed loss."""
     loss_weight: float = 0.0
     lowest: Lowest | None = None
+    ended: str | None = None
+    """The verdict that ended the run before its last step (`train.stop_when`)."""
+
+    def is_over(self, total_steps: int) -> bool:
+        """Whether no step is left to do."""
+        return self.step >= total_steps or self.ended is not None
 
     @property
     def smoothed_loss(self) -> float:
@@ -150,6 +156,7 @@ def read_state(path: Path) -> State:
             loss_sum=position["loss_sum"],
             loss_weight=position["loss_weight"],
             lowest=None if lowest is None else Lowest(**lowest),
+            ended=position.get("ended"),
         ),
         parameters=kinds.pop("parameter", {}),
         ema=kinds.pop("ema", {}) if about["ema"] else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from brushwork.config.schema import OptimizerConfig, Settings
+from brushwork.config.schema import OptimizerConfig, Settings, TrainConfig
 from brushwork.errors import UserError
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import Adapter, inject
@@ -104,7 +104,7 @@ def make_learner(
         parameters=learning.parameters,
         copies=learning.copies,
         optimizer=make_optimizer(learning.parameters, settings.optimizer),
-        ema=None if settings.train.ema_decay is None else ema.start(learning.parameters),
+        ema=start_mean(learning.parameters, settings.train),
         set_dropout_key=learning.set_dropout_key,
         objective=objective,
         dtype=dtype,
@@ -192,6 +192,13 @@ def adapter_state(parameters: Mapping[str, Tensor], alphas: Mapping[str, float])
         )
         for name, alpha in alphas.items()
     }
+
+
+def start_mean(parameters: Mapping[str, nn.Parameter], settings: TrainConfig) -> dict[str, Tensor] | None:
+    """The running mean before the first step, where one is asked for."""
+    if settings.ema_decay is None:
+        return None
+    return ema.start(parameters, device=torch.device("cpu") if settings.ema_device == "cpu" else None)
 
 
 def named_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:

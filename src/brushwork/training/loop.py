@@ -26,6 +26,7 @@ from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.step import Objective, draw, loss_per_picture
+from brushwork.training.verdict import Verdict
 
 logger = logging.getLogger("brushwork")
 
@@ -76,6 +77,10 @@ class Hooks:
     save: Callable[[Position, "Due"], None]
     """Write the files that are due, and the state."""
     held_out_loss: Callable[[], float] | None
+    train_part_loss: Callable[[], float] | None
+    """The same estimator on a fixed part of the training set."""
+    judge: Callable[[Row], Verdict]
+    """What the rows say, with this one as the last."""
     sample: Callable[[Position], None]
     report: Callable[[Row], None]
 
@@ -128,7 +133,7 @@ class Loop:
                 "memory_gib": round(peak_memory(self.learner.device) / 2**30, 3),
             }
             self._after_step(row)
-            if self.interruption.requested:
+            if self.interruption.requested or self.position.ended is not None:
                 break
         if self.interruption.requested and self._saved_step != self.position.step:
             self._save(Due(state=True))
@@ -214,8 +219,8 @@ class Loop:
     def _after_step(self, row: Row) -> None:
         """Measure, save, then draw: what can fail comes last."""
         due = self._due()
-        if due.validate and self.hooks.held_out_loss is not None:
-            row["held_out_loss"] = self._held_out_loss(self.hooks.held_out_loss)
+        if due.validate:
+            due = self._validated(row, due)
         due = self._with_lowest_loss(due, row.get("held_out_loss"))
         append_row(self.folder.metrics_file, row)
         self.hooks.report(row)
@@ -225,13 +230,26 @@ class Loop:
             self.learner.set_dropout_key(None)
             self.hooks.sample(self.position)
 
-    def _held_out_loss(self, measure: Callable[[], float]) -> float | None:
-        """What is held out does not train: a loss that is not finite there is told, and the run goes on."""
+    def _validated(self, row: Row, due: Due) -> Due:
+        """Measure into `row` and judge; a verdict that the settings ask for ends the run here, with all its files."""
+        if self.hooks.held_out_loss is not None:
+            row["held_out_loss"] = self._measured("held-out loss", self.hooks.held_out_loss)
+        if self.hooks.train_part_loss is not None:
+            row["train_part_loss"] = self._measured("loss of the training part", self.hooks.train_part_loss)
+        verdict = self.hooks.judge(row)
+        row["verdict"] = verdict.text
+        if verdict.kind not in self.settings.train.stop_when or due.final_file:
+            return due
+        self.position = replace(self.position, ended=verdict.kind)
+        return replace(due, final_file=True, state=True, sample=self.settings.sample.prompts is not None)
+
+    def _measured(self, what: str, measure: Callable[[], float]) -> float | None:
+        """What is measured does not train: a loss that is not finite there is told, and the run goes on."""
         self.learner.set_dropout_key(None)
         loss = measure()
         if math.isfinite(loss):
             return loss
-        logger.warning("the held-out loss of step %d is not finite: the base overflows", self.position.step)
+        logger.warning("the %s of step %d is not finite: the base overflows", what, self.position.step)
         return None
 
     def _save(self, due: Due) -> None:
@@ -252,7 +270,9 @@ class Loop:
             step_file=done if step_file and not final else None,
             final_file=final,
             state=epoch_file or step_file or final or late or self.interruption.requested,
-            validate=epoch_over and (final or _every(settings.validation.every_epochs, epoch)),
+            validate=final
+            or (epoch_over and _every(settings.validation.every_epochs, epoch))
+            or _every(settings.validation.every_steps, done),
             sample=is_sample_due(settings, self.budget, done),
         )
 
@@ -268,11 +288,11 @@ class Loop:
         return replace(due, lowest_loss_file=True, state=True)
 
 
-def is_sample_due(settings: Settings, budget: Budget, steps_done: int) -> bool:
-    """Whether pictures are to be drawn when `steps_done` steps are done."""
+def is_sample_due(settings: Settings, budget: Budget, steps_done: int, *, ended: bool = False) -> bool:
+    """Whether pictures are to be drawn when `steps_done` steps are done, or the run has ended there."""
     if settings.sample.prompts is None or steps_done == 0:
         return False
-    final = steps_done == budget.total_steps
+    final = ended or steps_done == budget.total_steps
     epoch = budget.epoch_of(steps_done - 1) + 1
     by_epoch = budget.ends_epoch(steps_done) and _every(settings.sample.every_epochs, epoch)
     return final or by_epoch or _every(settings.sample.every_steps, steps_done)

@@ -27,6 +27,7 @@ from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.feed import Example
 from brushwork.training.loss_settings import refuse_contradictory_loss, refuse_foreign_loss
+from brushwork.training.validation import fixed_part
 
 logger = logging.getLogger("brushwork")
 
@@ -156,6 +157,11 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     buckets = make_buckets(settings.buckets, resolution=resolution, family=base.family)
     dataset = read_dataset(data, data=settings.data, on_progress=on_progress)
     train_set, held_out = _split(data, dataset, settings, on_progress)
+    if "overtrained" in settings.train.stop_when and held_out is None:
+        raise UserError(
+            "train.stop_when = overtrained needs pictures that are held out, and there are none.",
+            fix="--validation 0.1 holds out a tenth of the pictures; --stop-when flat needs none",
+        )
     vae = vae_fingerprint(base)
     pictures = _pictures(train_set.samples, settings, buckets, vae)
     budget = Budget(
@@ -181,6 +187,16 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
         held_out=_pictures(held_out.samples, settings, buckets, vae) if held_out else (),
         budget=budget,
     )
+
+
+def measured_part(preparation: Preparation) -> list[Picture]:
+    """The training pictures whose loss is measured beside that of the held-out ones."""
+    settings = preparation.settings
+    wanted = settings.validation.train_part
+    size = len(preparation.held_out) if wanted is None else wanted
+    return [
+        preparation.pictures[index] for index in fixed_part(len(preparation.pictures), size, seed=settings.train.seed)
+    ]
 
 
 def _split(

@@ -96,6 +96,18 @@ def logged(console: Console, log_file: Path) -> Iterator[None]:
             handler.close()
 
 
+def tell_verdict(row: Row) -> None:
+    """What a validation measured and what it says; said aloud where it measured, or where something is to be done."""
+    measured = [
+        f"{name} {row[key]:.4f}"
+        for key, name in (("held_out_loss", "held out"), ("train_part_loss", "training part"))
+        if row.get(key) is not None
+    ]
+    aloud = bool(measured) or not row["verdict"].startswith("still learning")
+    told = ", ".join([*measured, row["verdict"]])
+    logger.log(logging.INFO if aloud else logging.DEBUG, "step %d: %s", row["step"], told)
+
+
 def step_note(row: Row) -> str:
     """A step in one line: loss, learning rate, pictures a second, memory."""
     parts = [

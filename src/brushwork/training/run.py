@@ -21,7 +21,7 @@ from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
 from brushwork.records import write_rows
 from brushwork.runtime import precision_name
-from brushwork.training.checkpoint import State, read_state
+from brushwork.training.checkpoint import Position, State, read_state
 from brushwork.training.interruption import listening
 from brushwork.training.plan import learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
@@ -41,6 +41,8 @@ class RunResult:
     step: int
     total_steps: int
     smoothed_loss: float
+    ended: str | None
+    """The verdict that ended the run before its last step (`train.stop_when`)."""
     adapter: Path | None
     """The finished file; None if the run was interrupted before its end."""
     curve: Path
@@ -157,6 +159,7 @@ def _run(
                 logger.debug("%s", note)
             remove_partials(folder.path)
             state = read_state(folder.state_file) if folder.state_file.exists() else None
+            state = _still_ended(state, settings)
             total = preparation.budget.total_steps
             drawer = Drawer(
                 folder=folder.samples,
@@ -168,9 +171,9 @@ def _run(
             )
             if state is not None:
                 _refuse_another_shape(folder, preparation, state)
-            if state is not None and _is_finished(folder, drawer, state.position.step, total):
+            if state is not None and _is_finished(folder, drawer, state.position, total):
                 _refuse_changes_in_vain(folder, resolved)
-                finished = f"{folder.path} is finished: all {total} steps are done."
+                finished = f"{folder.path} is finished: {_how_it_ended(state.position, total)}."
                 console.print(finished, markup=False, highlight=False, soft_wrap=True)
                 position = state.position
             else:
@@ -184,7 +187,8 @@ def _run(
         step=position.step,
         total_steps=total,
         smoothed_loss=position.smoothed_loss,
-        adapter=folder.final_file if position.step >= total else None,
+        ended=position.ended,
+        adapter=folder.final_file if position.is_over(total) else None,
         curve=folder.curve_file,
         samples=folder.samples if requests else None,
     )
@@ -260,9 +264,23 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "not" if shape is None else " x ".join(map(str, shape))
 
 
-def _is_finished(folder: RunFolder, drawer: Drawer, step: int, total: int) -> bool:
+def _still_ended(state: State | None, settings: Settings) -> State | None:
+    """A run that a verdict ended goes on where that verdict is no longer asked for."""
+    if state is None or state.position.ended in settings.train.stop_when:
+        return state
+    return replace(state, position=replace(state.position, ended=None))
+
+
+def _is_finished(folder: RunFolder, drawer: Drawer, position: Position, total: int) -> bool:
     """Whether nothing is left to do: no step, no file, no picture."""
-    return step >= total and folder.final_file.exists() and drawer.is_complete(step)
+    drawn = drawer.is_complete(position.step, ended=position.ended is not None)
+    return position.is_over(total) and folder.final_file.exists() and drawn
+
+
+def _how_it_ended(position: Position, total: int) -> str:
+    if position.ended is not None:
+        return f"it ended at step {position.step} of {total}, being {position.ended} (train.stop_when)"
+    return f"all {total} steps are done"
 
 
 def _refuse_changes_in_vain(folder: RunFolder, resolved: Resolved) -> None:

@@ -63,9 +63,9 @@ class Drawer:
     interrupted: Callable[[], bool]
     """Asked between two pictures; what is not drawn then is drawn when the run goes on."""
 
-    def is_complete(self, steps_done: int) -> bool:
+    def is_complete(self, steps_done: int, *, ended: bool = False) -> bool:
         """Whether nothing is to be drawn at this point of the run."""
-        if not is_sample_due(self.settings, self.budget, steps_done):
+        if not is_sample_due(self.settings, self.budget, steps_done, ended=ended):
             return True
         return not self._is_due(occasion(self.budget, steps_done))
 
@@ -74,9 +74,9 @@ class Drawer:
         if self._is_due(BASE):
             self._draw(pipeline, BASE)
 
-    def draw_due(self, pipeline: Pipeline, steps_done: int) -> None:
+    def draw_due(self, pipeline: Pipeline, steps_done: int, *, ended: bool = False) -> None:
         """The pictures of this point of the run. A failure is told, and does not end the run."""
-        if not self.is_complete(steps_done):
+        if not self.is_complete(steps_done, ended=ended):
             self._draw(pipeline, occasion(self.budget, steps_done))
 
     def _draw(self, pipeline: Pipeline, name: str) -> None:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -26,13 +27,14 @@ from brushwork.training.learner import Trained, make_learner
 from brushwork.training.loop import Due, Hooks, Loop
 from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
-from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation
-from brushwork.training.report import step_note
+from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation, measured_part
+from brushwork.training.report import step_note, tell_verdict
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import Drawer
 from brushwork.training.saving import Saver
 from brushwork.training.step import Objective
-from brushwork.training.validation import held_out_loss
+from brushwork.training.validation import fixed_loss
+from brushwork.training.verdict import judge, usual_loss
 
 logger = logging.getLogger("brushwork")
 
@@ -125,6 +127,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
     settings, learner = preparation.settings, trained.learner
     cached_text = CachedText(preparation, entries) if preparation.caches_text else None
     held_out = _feed(preparation.held_out, preparation, entries, cached_text)
+    train_part = _feed(measured_part(preparation), preparation, entries, cached_text)
     rows = _rows_until(folder, position.step)
     started_at = time.time()
     saver = Saver(
@@ -135,17 +138,17 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
         metadata=lambda position: file_metadata(preparation, position, started_at=started_at),
     )
     saver.remove_surplus()
-    if position.step >= preparation.budget.total_steps and not folder.final_file.exists():
+    if position.is_over(preparation.budget.total_steps) and not folder.final_file.exists():
         saver.save(
             position, Due(final_file=True)
         )  # fewer steps were asked for than are done, or the file was removed
     if drawer.requests:
-        drawer.draw_due(pipeline, position.step)
+        drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
 
-    def measure() -> float:
-        return held_out_loss(
+    def measure(feed: Feed) -> float:
+        return fixed_loss(
             learner.unet,
-            held_out,
+            feed,
             learner.encode,
             learner.objective,
             num_timesteps=settings.validation.timesteps,
@@ -161,6 +164,8 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             rows.append(row)
             logger.debug("step %d/%d %s", row["step"], total, step_note(row))
             advance(row["step"], total, step_note(row))
+            if "verdict" in row:
+                tell_verdict(row)
 
         def save(position: Position, due: Due) -> None:
             saver.save(position, due)
@@ -175,8 +180,14 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             folder=folder,
             hooks=Hooks(
                 save=save,
-                held_out_loss=measure if preparation.held_out else None,
-                sample=lambda position: drawer.draw_due(pipeline, position.step),
+                held_out_loss=partial(measure, held_out) if held_out.examples else None,
+                train_part_loss=partial(measure, train_part) if train_part.examples else None,
+                judge=lambda row: judge(
+                    [*rows, row],
+                    flat_steps=settings.validation.flat_steps,
+                    usual_loss=usual_loss(settings.loss),
+                ),
+                sample=lambda position: drawer.draw_due(pipeline, position.step, ended=position.ended is not None),
                 report=report,
             ),
             interruption=session.interruption,
@@ -204,7 +215,7 @@ def _rows_until(folder: RunFolder, step: int) -> list[Row]:
     if not all(isinstance(row.get(key), int | float) for row in rows for key in ("step", "loss", "smoothed_loss")):
         raise UserError(
             f"{folder.metrics_file} holds a line that is no step of a run (a step has step, loss, smoothed_loss).",
-            fix="remove that line, or the file: only the curve is drawn from it",
+            fix="remove that line, or the file: only the curve and the verdicts follow from it",
         )
     rows = [row for row in rows if row["step"] <= step]
     write_rows(folder.metrics_file, rows)

@@ -19,7 +19,8 @@ def summarise(run: Path) -> dict[str, Any]:
     settings = read_toml(run / "settings.toml")
     folder = RunFolder(run, settings.name)
     description = folder.read_description()
-    step = saved_step(folder.state_file) if folder.state_file.exists() else 0
+    saved = saved_position(folder.state_file) if folder.state_file.exists() else {"step": 0}
+    step = saved["step"]
     rows = read_rows(folder.metrics_file) if folder.metrics_file.exists() else []
     last = rows[-1] if rows else {}
     adapters = sorted(run.glob(f"{settings.name}*.safetensors"), key=lambda file: file.stat().st_mtime)
@@ -27,12 +28,16 @@ def summarise(run: Path) -> dict[str, Any]:
         "kind": "run",
         "folder": str(run),
         "name": settings.name,
-        "finished": folder.final_file.exists() and step >= description["total_steps"],
+        "finished": folder.final_file.exists()
+        and (step >= description["total_steps"] or saved.get("ended") is not None),
+        "ended": saved.get("ended"),
         "step": step,
         "total_steps": description["total_steps"],
         "logged_step": last.get("step", 0),
         "smoothed_loss": last.get("smoothed_loss"),
         "held_out_loss": _newest(rows, "held_out_loss"),
+        "train_part_loss": _newest(rows, "train_part_loss"),
+        "verdict": next((row["verdict"] for row in reversed(rows) if "verdict" in row), None),
         "data": description["data"],
         "pictures": description["num_pictures"],
         "held_out": description["num_held_out"],
@@ -46,8 +51,8 @@ def summarise(run: Path) -> dict[str, Any]:
     }
 
 
-def saved_step(state_file: Path) -> int:
-    """The step from which the run would go on, from the header of its state."""
+def saved_position(state_file: Path) -> dict[str, Any]:
+    """Where the run would go on, from the header of its state."""
     try:
         with safe_open(state_file, framework="pt") as file:
             told = (file.metadata() or {}).get("brushwork_state")
@@ -57,7 +62,7 @@ def saved_step(state_file: Path) -> int:
         ) from error
     if told is None:
         raise UserError(f"{state_file} is not the state of a run.", fix="name a folder that `brushwork train` made")
-    return int(json.loads(told)["position"]["step"])
+    return dict(json.loads(told)["position"])
 
 
 def _newest(rows: list[dict[str, Any]], key: str) -> float | None:

@@ -1,4 +1,7 @@
-"""The held-out loss: the same pictures, noise and timesteps every time, so that only the weights can move it."""
+"""The held-out loss: the same pictures, noise and timesteps every time, so that only the weights can move it.
+
+The same is measured on a fixed part of the training set: what parts the two is learned by heart.
+"""
 
 import torch
 
@@ -10,7 +13,7 @@ from brushwork.training.step import Draws, Objective, loss_per_picture
 
 
 @torch.no_grad()
-def held_out_loss(
+def fixed_loss(
     unet: UNet,
     feed: Feed,
     encode: EncodesText,
@@ -21,7 +24,7 @@ def held_out_loss(
     dtype: torch.dtype,
     device: torch.device,
 ) -> float:
-    """Mean squared error over all held-out pictures at `num_timesteps` levels spread evenly over those that train.
+    """Mean squared error over all pictures of the feed at `num_timesteps` levels spread evenly over those that train.
 
     Whatever the loss of the run is, so that runs can be compared. Each picture is shown at the middles of equal
     parts of the schedule, shifted by its own place among the others,
@@ -46,6 +49,11 @@ def held_out_loss(
             )
             total += loss_per_picture(unet, batch, draws.to(device), plain, dtype=dtype).item()
     return total / (count * num_timesteps)
+
+
+def fixed_part(count: int, size: int, *, seed: int) -> list[int]:
+    """Which of `count` training pictures are measured: `size` of them, the same in every process of the run."""
+    return sorted(torch.randperm(count, generator=generator(seed, "train part"))[:size].tolist())
 
 
 def stratified_timestep(objective: Objective, level: int, num_levels: int, index: int, count: int) -> int:
