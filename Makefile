@@ -49,6 +49,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m brushwork.config.document > docs/settings.md
+	$(BIN)/python -m brushwork.config.kohya.document docs/coming-from.md
 
 golden: $(STAMP)
 	BRUSHWORK_WRITE_GOLDEN=1 $(BIN)/python -m pytest tests/golden

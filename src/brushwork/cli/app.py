@@ -22,6 +22,7 @@ from brushwork.cli.errors import DEBUG_VARIABLE, exit_code
 from brushwork.cli.extract import extract
 from brushwork.cli.generate import generate
 from brushwork.cli.inspect import inspect
+from brushwork.cli.migrate import migrate
 from brushwork.cli.recipes import recipes
 from brushwork.cli.resume import resume
 from brushwork.cli.train import train
@@ -46,6 +47,7 @@ app.command()(inspect)
 app.command()(extract)
 app.command()(convert)
 app.command()(buckets)
+app.command()(migrate)
 app.add_typer(cache, name="cache")
 app.command()(download)
 app.command()(recipes)

@@ -113,7 +113,7 @@ def _meaning(key: Key, given: Given) -> Meaning:
     if not unknown:
         return found
     settings = {setting: value for setting, value in found.settings.items() if setting not in unknown}
-    instead = "" if key.asks_nothing(given[key.name]) else "not honoured by this version"
+    instead = "" if key.asks_nothing(given[key.name]) else "this version does not have it"
     return Meaning(settings, found.remark, found.instead or instead, found.undecided, found.choice)
 
 
