@@ -1,6 +1,7 @@
 """Training in buckets: what a run sees, and that it goes on exactly where it was stopped."""
 
 from collections import Counter
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -107,3 +108,47 @@ def test_a_run_in_buckets_that_is_cut_anywhere_ends_in_the_same_bits(shapes: Pat
     one, other = load_file(whole.adapter), load_file(cut.adapter)
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_the_loss_of_regularisation_pictures_is_weighed_and_nothing_of_them_is_held_out(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "reg" / "1_disc" / "a.png", (64, 64), 7)
+    (tmp_path / "reg" / "1_disc" / "a.txt").unlink()
+    seen = watched(monkeypatch)
+    plain: list[torch.Tensor] = []
+    watching = loop_module.loss_per_picture
+
+    def unweighed(unet: object, batch: Batch, *rest: object, **named: object) -> torch.Tensor:
+        losses = watching(unet, batch, *rest, **named)
+        seen.pop()
+        plain.append(watching(unet, replace(batch, weights=None), *rest, **named))
+        seen[-1] = batch
+        weights = torch.ones(len(batch.names)) if batch.weights is None else batch.weights
+        torch.testing.assert_close(losses, plain[-1] * weights, rtol=0, atol=0)
+        return losses
+
+    monkeypatch.setattr(loop_module, "loss_per_picture", unweighed)
+    folders = f"[{{path = '{tmp_path / 'reg'}', regularisation = true}}]"
+
+    run(
+        shapes,
+        tmp_path / "run",
+        data__folders=folders,
+        loss__prior_weight="0.25",
+        validation__data="0.3",
+        train__epochs="1",
+        train__batch_size="8",
+    )
+
+    names = Counter(name for batch in seen for name in batch.names)
+    learned = sum(count for name, count in names.items() if not name.startswith("reg/"))
+    assert names["reg/1_disc/a.png"] == learned == 4  # two of six are held out
+    for batch in seen:
+        weights = [1.0] * len(batch.names) if batch.weights is None else batch.weights.tolist()
+        assert weights == [0.25 if name.startswith("reg/") else 1.0 for name in batch.names]
+    with safe_open(tmp_path / "run" / "lora.safetensors", "pt") as file:
+        told = file.metadata()
+    assert (told["ss_num_train_images"], told["ss_num_reg_images"]) == ("4", "4")
+    assert told["ss_reg_dataset_dirs"] == '{"1_disc": {"n_repeats": 4, "img_count": 1}}'
+    assert told["ss_prior_loss_weight"] == "0.25"

@@ -31,12 +31,24 @@ def fields() -> dict[str, FieldInfo]:
     return found
 
 
+def repeated_tables() -> dict[str, type[Section]]:
+    """The tables of which a settings file may have several: `[[data.folders]]`."""
+    found = {}
+    for key, field in fields().items():
+        inner = get_args(field.annotation)
+        if get_origin(field.annotation) is tuple and isinstance(inner[0], type) and issubclass(inner[0], Section):
+            found[key] = inner[0]
+    return found
+
+
 def literal(value: Any) -> str:
     """A value as TOML writes it; what is unset is written `"off"`, since TOML has no null."""
     if value is None:
         return '"off"'
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(literal(item) for item in value) + "]"
+    if isinstance(value, Section):
+        value = {name: item for name, item in value if item != type(value).model_fields[name].default}
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {literal(item)}" for key, item in value.items()) + " }"
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
@@ -89,7 +101,8 @@ def _parts(annotation: Any, rules: list[Any]) -> Iterator[str]:
         elif get_origin(member) is tuple:
             inner = get_args(member)
             choices = get_args(inner[0]) if get_origin(inner[0]) is Literal else ()
-            kind = ", ".join(choices) or {str: "texts", float: "numbers", int: "whole numbers"}[inner[0]]
+            kinds = {str: "texts", float: "numbers", int: "whole numbers"}
+            kind = ", ".join(choices) or kinds.get(inner[0], "tables")
             yield f"a list of {kind}" if inner[-1] is Ellipsis else f"a list of {len(inner)} {kind}"
         else:
             kind = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[member]

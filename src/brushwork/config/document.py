@@ -1,10 +1,13 @@
 """docs/settings.md, written from the schema: `python -m brushwork.config.document > docs/settings.md`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from brushwork.config.describe import expected, fields, literal, sections
+from pydantic.fields import FieldInfo
+
+from brushwork.config.describe import expected, fields, literal, repeated_tables, sections
 from brushwork.config.load import read_recipe, recipe_names
+from brushwork.config.schema import Section
 
 INTRODUCTION = """\
 # Settings
@@ -44,19 +47,30 @@ def _recipes() -> Iterator[str]:
 def _tables() -> Iterator[str]:
     yield from _table("## Above all sections", "")
     for name, section in sections().items():
-        about = (section.__doc__ or "").partition(":")[0].partition(".")[0]
-        yield from _table(f"## `[{name}]` {about}", f"{name}.")
+        yield from _table(f"## `[{name}]` {_about(section)}", f"{name}.")
+        for key, table in repeated_tables().items():
+            if key.startswith(f"{name}."):
+                yield f"## `[[{key}]]` {_about(table)}\n"
+                yield from _rows(table.model_fields)
 
 
 def _table(title: str, prefix: str) -> Iterator[str]:
     yield f"{title}\n"
+    own = [key for key in fields() if key.startswith(prefix) and ("." in key) == bool(prefix)]
+    yield from _rows({key.removeprefix(prefix): fields()[key] for key in own})
+
+
+def _about(section: type[Section]) -> str:
+    return (section.__doc__ or "").partition(":")[0].partition(".")[0]
+
+
+def _rows(own: Mapping[str, FieldInfo]) -> Iterator[str]:
     yield "| key | default | may be | what it does |"
     yield "| --- | --- | --- | --- |"
-    own = [key for key in fields() if key.startswith(prefix) and ("." in key) == bool(prefix)]
-    for key in own:
-        field = fields()[key]
+    for key, field in own.items():
         about = " ".join((field.description or "").split())
-        cells = [f"`{key.removeprefix(prefix)}`", f"`{literal(field.default)}`", expected(field), about]
+        default = "needed" if field.is_required() else f"`{literal(field.default)}`"
+        cells = [f"`{key}`", default, expected(field), about]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 

@@ -19,6 +19,7 @@ from brushwork.config.describe import (
     expected,
     fields,
     literal,
+    repeated_tables,
     sections,
     shell_word,
     text_choices,
@@ -287,8 +288,14 @@ def _dotted(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         plain = name.replace("-", "_")
         if isinstance(value, dict):
             yield from ((f"{plain}.{inner}", item) for inner, item in _dotted(value))
+        elif isinstance(value, list):
+            yield plain, [_underscored(item) if isinstance(item, dict) else item for item in value]
         else:
             yield plain, value
+
+
+def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in table.items()}
 
 
 def _override(text: str) -> Layer:
@@ -331,6 +338,7 @@ def _checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     known, tables = fields(), sections()
     nested: dict[str, Any] = {}
     wrong: dict[str, None] = {}  # a dict for its order
+    inside: list[UserError] = []
     for key, value in values.items():
         if isinstance(value, bool) and not accepts_bool(known[key]):
             wrong[key] = None  # Python takes true for 1; a person who wrote it did not mean 1
@@ -340,8 +348,10 @@ def _checked(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(nested)
     except ValidationError as error:
         paths = [detail["loc"] for detail in error.errors()]
+        inside = [_wrong_in_table(path, values, origins) for path in paths if _is_in_table(path)]
+        paths = [path for path in paths if not _is_in_table(path)]
         wrong |= {".".join(map(str, path[: 2 if path[0] in tables else 1])): None for path in paths}
-    _raise_if_any([_wrong_value(key, values[key], origins[key]) for key in wrong])
+    _raise_if_any([*(_wrong_value(key, values[key], origins[key]) for key in wrong), *inside])
     return settings
 
 
@@ -355,6 +365,25 @@ def _wrong_value(key: str, value: Any, origin: str) -> UserError:
         found, fix = f"{origin}: {key} = {literal(value)}", f"{key} = {literal(example)}"
     sentence = " ".join((field.description or "").split())
     return UserError(f"{found}: expected {expected(field)}.\n{sentence}", fix=fix)
+
+
+def _is_in_table(path: tuple[int | str, ...]) -> bool:
+    """Whether a place in the settings is a key of one of several tables: (data, folders, 0, repeats)."""
+    return len(path) > 3 and ".".join(map(str, path[:2])) in repeated_tables()
+
+
+def _wrong_in_table(path: tuple[int | str, ...], values: Mapping[str, Any], origins: Mapping[str, str]) -> UserError:
+    key, number, name = ".".join(map(str, path[:2])), int(path[2]), str(path[3])
+    known, given = repeated_tables()[key].model_fields, values[key][number]
+    where = f"{origins[key]}: table {number + 1} of {key}"
+    if name not in known:
+        close = nearest(name, known)
+        fix = f"{close} = {literal(given[name])}" if close else f"the keys are {', '.join(known)}"
+        return UserError(f"{where} has no key {name}" + (f"; did you mean {close}?" if close else "."), fix=fix)
+    if name not in given:
+        return UserError(f"{where} names no {name}.", fix=f'{name} = "..."')
+    sentence = " ".join((known[name].description or "").split())
+    return UserError(f"{where}: {name} = {literal(given[name])}: expected {expected(known[name])}.\n{sentence}")
 
 
 def _key_problem(key: str, value: Any, origin: str) -> UserError | None:

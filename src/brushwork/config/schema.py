@@ -97,6 +97,35 @@ class LoRAConfig(Section):
     """Whether the text encoders learn too."""
 
 
+class FolderConfig(Section):
+    """One more folder of pictures: a table `[[data.folders]]`. What it leaves out is as `[data]` says."""
+
+    path: str
+    """The folder."""
+
+    regularisation: bool = False
+    """Its pictures stand for the class (any dog), so that learning the subject (this dog) does not change it. They
+    are seen as often as the others, weigh `loss.prior_weight`, and take over no prefix, suffix or class prompt."""
+
+    class_prompt: str | None = None
+    """The caption of its pictures that have none."""
+
+    repeats: int | None = Field(None, ge=1)
+    """How often each of its pictures is seen in an epoch."""
+
+    caption_extension: str | None = Field(None, pattern=r"^\.")
+    """Ending of its captions."""
+
+    caption_prefix: str | None = None
+    """Put before its captions."""
+
+    caption_suffix: str | None = None
+    """Put after its captions."""
+
+    max_missing_captions: float | None = Field(None, ge=0.0, le=1.0)
+    """The largest share of its pictures that may be without a caption."""
+
+
 class DataConfig(Section):
     """How pictures and captions are read: section `[data]`."""
 
@@ -105,6 +134,12 @@ class DataConfig(Section):
 
     repeats: int = Field(1, ge=1)
     """How often each picture is seen in an epoch. Folders named like `10_name` bring their own number."""
+
+    folders: tuple[FolderConfig, ...] = ()
+    """Further folders of pictures, each a table `[[data.folders]]` with a `path` and settings of its own."""
+
+    class_prompt: str = ""
+    """The caption of pictures that have none. Folders named like `10_name` bring their own."""
 
     caption_extension: str = Field(".txt", pattern=r"^\.")
     """Ending of the caption beside each picture."""
@@ -221,6 +256,9 @@ class LossConfig(Section):
 
     huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
     """How that place moves: from 1 at clean latents to `huber_c` at noise (`snr`, `exponential`), or not at all."""
+
+    prior_weight: float = Field(1.0, ge=0.0)
+    """Weight of regularisation pictures (`data.folders`) beside those that are learned."""
 
     min_snr_gamma: float | None = Field(None, gt=0)
     """Min-SNR weighting (arXiv:2303.09556): 5 is usual. Unset is the plain mean over all noise levels."""

@@ -36,6 +36,8 @@ class Sample:
     height: int
     digest: str
     """SHA-256 of the file's bytes."""
+    folder: int = 0
+    """Which of the run's folders it lies in: 0 is the one that the command names, 1 the first of `data.folders`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def read_dataset(path: Path, *, data: DataConfig, on_progress: Progress | None =
             f"{root}: no picture in this folder" + (f" ({len(refused)} refused in {REVIEW})." if refused else "."),
             fix=f"name a folder that holds {', '.join(sorted(READABLE))} files",
         )
+    _give_class_prompt(layout, data.class_prompt)
     _check_captions(layout, most=data.max_missing_captions, extension=data.caption_extension)
     facts = scan(
         {name: picture.path for name, picture in layout.pictures.items()},
@@ -120,6 +123,15 @@ def _leave_out_refused(layout: Layout) -> tuple[str, ...]:
     if absent := sorted(wanted - names.keys()):
         layout.notes.append(counted(f"refused in {REVIEW} and not here", absent))
     return refused
+
+
+def _give_class_prompt(layout: Layout, prompt: str) -> None:
+    """Pictures without words of their own are called what they show."""
+    without = [name for name, picture in layout.pictures.items() if picture.caption is None] if prompt else []
+    for name in without:
+        layout.pictures[name].caption = prompt
+    if without:
+        layout.notes.append(counted("captioned by the class prompt", without))
 
 
 def _check_captions(layout: Layout, *, most: float, extension: str) -> None:

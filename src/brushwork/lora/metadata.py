@@ -94,6 +94,8 @@ class TrainingFacts:
     network_args: Mapping[str, str] = field(default_factory=dict)
     unet_learning_rate: float | None = None
     text_encoder_learning_rate: float | None = None
+    reg_folders: tuple[Folder, ...] = ()
+    num_reg_images: int = 0
     num_validation_images: int = 0
     buckets: Mapping[tuple[int, int], int] | None = None
     batch_size: int = 1
@@ -202,7 +204,7 @@ def _run(facts: TrainingFacts) -> dict[str, Any]:
         "text_encoder_lr": facts.text_encoder_learning_rate,
         "num_train_images": facts.num_train_images,
         "num_validation_images": facts.num_validation_images,
-        "num_reg_images": 0,
+        "num_reg_images": facts.num_reg_images,
         "num_batches_per_epoch": facts.num_batches_per_epoch,
         "num_epochs": facts.num_epochs,
         "gradient_checkpointing": facts.checkpointing,
@@ -252,16 +254,12 @@ def _noise_and_loss(facts: TrainingFacts) -> dict[str, Any]:
         "loss_type": "l2" if loss.kind == "mse" else loss.kind,
         "huber_schedule": loss.huber_schedule if is_huber else None,
         "huber_c": loss.huber_c if is_huber else None,
-        "prior_loss_weight": 1.0,
+        "prior_loss_weight": facts.loss.prior_weight,
     }
 
 
 def _data(facts: TrainingFacts) -> dict[str, Any]:
     width, height = facts.resolution
-    directories = {
-        last_part(folder.name): {"n_repeats": folder.repeats, "img_count": folder.num_images}
-        for folder in facts.folders
-    }
     datasets = {
         "is_dreambooth": True,
         "batch_size_per_device": facts.batch_size,
@@ -271,8 +269,8 @@ def _data(facts: TrainingFacts) -> dict[str, Any]:
     }
     return {
         "datasets": json.dumps([datasets]),
-        "dataset_dirs": json.dumps(_within(directories, MAX_VALUE)),
-        "reg_dataset_dirs": "{}",
+        "dataset_dirs": json.dumps(_directories(facts.folders)),
+        "reg_dataset_dirs": json.dumps(_directories(facts.reg_folders)),
         "tag_frequency": json.dumps(tag_frequency(facts.folders), ensure_ascii=False),
         "bucket_info": json.dumps(_bucket_info(facts.buckets)),
         "resolution": f"({width}, {height})",
@@ -290,6 +288,13 @@ def _data(facts: TrainingFacts) -> dict[str, Any]:
         "caption_tag_dropout_rate": 0.0,
         "face_crop_aug_range": None,
     }
+
+
+def _directories(folders: Iterable[Folder]) -> dict[str, Any]:
+    told = {
+        last_part(folder.name): {"n_repeats": folder.repeats, "img_count": folder.num_images} for folder in folders
+    }
+    return _within(told, MAX_VALUE)
 
 
 def _bucket_info(buckets: Mapping[tuple[int, int], int] | None) -> dict[str, Any] | None:

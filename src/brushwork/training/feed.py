@@ -24,6 +24,8 @@ class Example:
     caption: str
     latent_key: str
     time_ids: tuple[int, ...]
+    weight: float = 1.0
+    """Of its loss, beside the other pictures' 1."""
 
 
 class ReadsEntries(Protocol):
@@ -68,6 +70,7 @@ class Feed:
             mean=torch.stack([entry["mean"].float() for entry in moments]),
             deviation=torch.stack([entry["deviation"].float() for entry in moments]),
             time_ids=torch.tensor([example.time_ids for example in chosen]) if self.needs_time_ids else None,
+            weights=_weights([example.weight for example in chosen]),
             text=None if self.cached_text is None else self.cached_text(captions),
             captions=captions,
             names=tuple(example.name for example in chosen),
@@ -93,6 +96,7 @@ class Loaded:
     mean: Tensor  # (B, 4, h, w)
     deviation: Tensor  # (B, 4, h, w)
     time_ids: Tensor | None  # (B, 6)
+    weights: Tensor | None  # (B,)
     text: TextStates | None  # (B, L, W); None where the encoders are asked in the step
     captions: tuple[str, ...]
     names: tuple[str, ...]
@@ -105,6 +109,7 @@ class Loaded:
             context=text.context,
             pooled=text.pooled,
             time_ids=self.time_ids,
+            weights=self.weights,
             names=self.names,
         )
 
@@ -115,3 +120,8 @@ def dropped_captions(count: int, rate: float, *, seed: int, step: int, microbatc
         return [False] * count
     source = generator(seed, "caption dropout", step, microbatch)
     return (torch.rand(count, generator=source) < rate).tolist()
+
+
+def _weights(weights: Sequence[float]) -> Tensor | None:
+    """(B,), or None where all count alike"""
+    return None if all(weight == 1.0 for weight in weights) else torch.tensor(weights)

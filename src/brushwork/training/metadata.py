@@ -20,6 +20,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
     settings, base, budget = preparation.settings, preparation.base, preparation.budget
     lora, optimizer = settings.lora, settings.optimizer
     rows = preparation.bucket_report.rows
+    num_reg_images = sum(each.sample.repeats for each in preparation.pictures if each.regularisation)
     facts = TrainingFacts(
         name=settings.name,
         family=base.family,
@@ -35,7 +36,8 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         finished_at=time.time(),
         steps=position.step,
         epoch=budget.epoch_of(max(0, position.step - 1)) + 1,
-        num_train_images=budget.pictures_per_epoch,
+        num_train_images=budget.pictures_per_epoch - num_reg_images,
+        num_reg_images=num_reg_images,
         num_validation_images=len(preparation.held_out),
         buckets={(row.size.width, row.size.height): row.seen for row in rows} if settings.buckets.enabled else None,
         num_batches_per_epoch=budget.batches_per_epoch,
@@ -43,7 +45,8 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         max_steps=budget.total_steps,
         base=base.source,
         vae=settings.model.vae,
-        folders=_folders(preparation),
+        folders=_folders(preparation, regularisation=False),
+        reg_folders=_folders(preparation, regularisation=True),
         prediction=base.prediction,
         zero_terminal_snr=base.zero_terminal_snr,
         batch_size=settings.train.batch_size,
@@ -80,10 +83,12 @@ def _convolution_arguments(preparation: Preparation) -> dict[str, str]:
     return {name: f"{value:g}" for name, value in arguments.items() if value is not None}
 
 
-def _folders(preparation: Preparation) -> tuple[Folder, ...]:
-    """The folders that the pictures came from, the data's own first."""
+def _folders(preparation: Preparation, *, regularisation: bool) -> tuple[Folder, ...]:
+    """The folders that the pictures came from, the data's own first; those that are learned, or the others."""
     by_folder: dict[str, list[Picture]] = defaultdict(list)
     for picture in preparation.pictures:
+        if picture.regularisation != regularisation:
+            continue
         by_folder[str(PurePosixPath(picture.sample.name).parent)].append(picture)
     return tuple(
         Folder(

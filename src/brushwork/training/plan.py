@@ -167,7 +167,7 @@ def _data_lines(preparation: Preparation) -> LINES:
     if cut:
         captions += f"; {cut} longer than {preparation.settings.model.max_tokens} tokens are cut (model.max_tokens)"
     lines = [
-        ("pictures", f"{len(preparation.pictures)} in {preparation.data}"),
+        *_folder_lines(preparation),
         ("captions", captions),
         *_bucket_lines(preparation),
     ]
@@ -178,6 +178,20 @@ def _data_lines(preparation: Preparation) -> LINES:
     if preparation.pictures:
         lines.append(("a caption", shortened(preparation.pictures[0].caption) or "(empty)"))
     return lines + [("note", note) for note in dataset.notes]
+
+
+def _folder_lines(preparation: Preparation) -> LINES:
+    """A line for each folder of pictures."""
+    data = preparation.settings.data
+    lines = []
+    for number, place in enumerate([preparation.data, *(folder.path for folder in data.folders)]):
+        inside = [picture for picture in preparation.pictures if picture.sample.folder == number]
+        weight = preparation.settings.loss.prior_weight
+        standing = (
+            f", regularisation of weight {weight:g}" if number and data.folders[number - 1].regularisation else ""
+        )
+        lines.append(("pictures" if number == 0 else "and", f"{len(inside)} in {place}{standing}"))
+    return lines
 
 
 def _bucket_lines(preparation: Preparation) -> LINES:

@@ -2,19 +2,20 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from brushwork.cache.fingerprint import latent_key, text_key
-from brushwork.config.schema import Settings
+from brushwork.config.schema import DataConfig, Settings
 from brushwork.data.bucket_report import BucketReport, Framed, report_buckets
 from brushwork.data.buckets import Buckets, make_buckets
 from brushwork.data.captions import render_caption
 from brushwork.data.folder import Dataset, Sample, read_dataset
+from brushwork.data.folders import balance, is_regularisation, read_folders, settings_of
 from brushwork.data.layout import held_out_part
 from brushwork.data.split import hold_out
 from brushwork.data.transform import Placement, Size
@@ -41,6 +42,9 @@ class Picture:
     caption: str
     """As it is trained, with prefix and suffix."""
     latent_key: str
+    weight: float
+    """Of its loss, beside the other pictures' 1."""
+    regularisation: bool
 
     @property
     def example(self) -> Example:
@@ -49,6 +53,7 @@ class Picture:
             caption=self.caption,
             latent_key=self.latent_key,
             time_ids=self.placement.time_ids(),
+            weight=self.weight,
         )
 
 
@@ -107,6 +112,8 @@ class Preparation:
         for picture in (*self.pictures, *self.held_out):
             line = (picture.latent_key, picture.caption, picture.sample.repeats, picture.placement)
             digest.update(repr(line).encode())
+            if picture.regularisation:
+                digest.update(b"regularisation")
         return digest.hexdigest()
 
 
@@ -155,15 +162,20 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     device = pick_device(settings.train.device)
     resolution = settings.data.resolution or base.spec.native_resolution
     buckets = make_buckets(settings.buckets, resolution=resolution, family=base.family)
-    dataset = read_dataset(data, data=settings.data, on_progress=on_progress)
-    train_set, held_out = _split(data, dataset, settings, on_progress)
+
+    def read(place: Path, own: DataConfig) -> Dataset:
+        return read_dataset(place, data=own, on_progress=on_progress)
+
+    dataset = read_folders(data, data=settings.data, read=read)
+    train_set, held_out = _split(data, dataset, settings, read)
     if "overtrained" in settings.train.stop_when and held_out is None:
         raise UserError(
             "train.stop_when = overtrained needs pictures that are held out, and there are none.",
             fix="--validation 0.1 holds out a tenth of the pictures; --stop-when flat needs none",
         )
+    samples, notes = balance(train_set.samples, settings.data)
     vae = vae_fingerprint(base)
-    pictures = _pictures(train_set.samples, settings, buckets, vae)
+    pictures = _pictures(samples, settings, buckets, vae)
     budget = Budget(
         sizes=tuple((picture.placement.target.width, picture.placement.target.height) for picture in pictures),
         repeats=tuple(picture.sample.repeats for picture in pictures),
@@ -182,7 +194,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
         dtype=pick_dtype(settings.train.precision, device),
         resolution=resolution,
         buckets=buckets,
-        dataset=dataset,
+        dataset=replace(dataset, notes=(*dataset.notes, *notes)),
         pictures=pictures,
         held_out=_pictures(held_out.samples, settings, buckets, vae) if held_out else (),
         budget=budget,
@@ -194,38 +206,44 @@ def measured_part(preparation: Preparation) -> list[Picture]:
     settings = preparation.settings
     wanted = settings.validation.train_part
     size = len(preparation.held_out) if wanted is None else wanted
-    return [
-        preparation.pictures[index] for index in fixed_part(len(preparation.pictures), size, seed=settings.train.seed)
-    ]
+    learned = [picture for picture in preparation.pictures if not picture.regularisation]
+    return [learned[index] for index in fixed_part(len(learned), size, seed=settings.train.seed)]
 
 
 def _split(
-    data: Path, dataset: Dataset, settings: Settings, on_progress: Progress | None
+    data: Path, dataset: Dataset, settings: Settings, read: Callable[[Path, DataConfig], Dataset]
 ) -> tuple[Dataset, Dataset | None]:
-    """Set aside what is held out: a share of the pictures, a folder of its own, or the `heldout/` beside `train/`."""
+    """Set aside what is held out: a share of the pictures, a folder of its own, or the `heldout/` beside `train/`.
+
+    Regularisation pictures stay: what is measured is how the subject is learned.
+    """
     wanted = settings.validation.data
     if wanted is None:
         prepared = held_out_part(data)
-        return dataset, read_dataset(prepared, data=settings.data, on_progress=on_progress) if prepared else None
+        return dataset, read(prepared, settings.data) if prepared else None
     try:
         share = float(wanted)
     except ValueError:
-        return dataset, read_dataset(Path(wanted), data=settings.data, on_progress=on_progress)
-    return hold_out(dataset, share, settings.train.seed)
+        return dataset, read(Path(wanted), settings.data)
+    classes = tuple(sample for sample in dataset.samples if is_regularisation(settings.data, sample))
+    learned = tuple(sample for sample in dataset.samples if not is_regularisation(settings.data, sample))
+    kept, held_out = hold_out(replace(dataset, samples=learned), share, settings.train.seed)
+    return replace(kept, samples=(*kept.samples, *classes)), held_out
 
 
 def _pictures(samples: Sequence[Sample], settings: Settings, buckets: Buckets, vae: str) -> tuple[Picture, ...]:
     pictures = []
     for sample in samples:
         placement = buckets.place(Size(sample.width, sample.height))
+        data, regularisation = settings_of(settings.data, sample.folder), is_regularisation(settings.data, sample)
         pictures.append(
             Picture(
                 sample=sample,
                 placement=placement,
-                caption=render_caption(
-                    sample.caption, prefix=settings.data.caption_prefix, suffix=settings.data.caption_suffix
-                ),
-                latent_key=latent_key(sample.digest, placement, settings.data.background, vae),
+                caption=render_caption(sample.caption, prefix=data.caption_prefix, suffix=data.caption_suffix),
+                latent_key=latent_key(sample.digest, placement, data.background, vae),
+                weight=settings.loss.prior_weight if regularisation else 1.0,
+                regularisation=regularisation,
             )
         )
     return tuple(pictures)

@@ -15,7 +15,7 @@ from rich.console import Console
 from brushwork import __version__
 from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
-from brushwork.config.schema import Settings
+from brushwork.config.schema import FolderConfig, Settings
 from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
@@ -122,10 +122,15 @@ def _with_whole_paths(settings: Settings) -> Settings:
     changes = {
         "model": model.model_copy(update=names),
         "cache": cache.model_copy(update={"folder": folder}),
+        "data": settings.data.model_copy(update={"folders": tuple(map(_whole_folder, settings.data.folders))}),
         "sample": settings.sample.model_copy(update={"prompts": _whole(settings.sample.prompts)}),
         "validation": settings.validation.model_copy(update={"data": _whole(settings.validation.data)}),
     }
     return settings.model_copy(update=changes)
+
+
+def _whole_folder(folder: FolderConfig) -> FolderConfig:
+    return folder.model_copy(update={"path": _whole(folder.path)})
 
 
 def _whole(place: str | None) -> str | None:

@@ -31,6 +31,7 @@ class Batch:
     pooled: Tensor | None  # (B, P); SDXL only
     time_ids: Tensor | None  # (B, 6): original size, crop corner, target size; SDXL only
     names: tuple[str, ...]  # the files, for messages
+    weights: Tensor | None = None  # (B,): of each picture's loss; None where all count alike
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -41,6 +42,7 @@ class Batch:
             pooled=None if self.pooled is None else self.pooled.to(device, non_blocking=True),
             time_ids=None if self.time_ids is None else self.time_ids.to(device, non_blocking=True),
             names=self.names,
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
         )
 
 
@@ -102,4 +104,5 @@ def loss_per_picture(unet: UNet, batch: Batch, draws: Draws, objective: Objectiv
 
     wanted = target(objective.prediction, latents, noise, alpha, sigma)
     errors = error(output, wanted, draws.timesteps, schedule=schedule, loss=loss)  # (B, 4, h, w)
-    return errors.flatten(1).mean(dim=1) * weight(schedule.snr(draws.timesteps), objective.prediction, loss=loss)
+    losses = errors.flatten(1).mean(dim=1) * weight(schedule.snr(draws.timesteps), objective.prediction, loss=loss)
+    return losses if batch.weights is None else losses * batch.weights
