@@ -224,6 +224,8 @@ def test_what_a_file_leaves_out_has_kohyas_defaults_and_those_that_surprise_are_
         ("min_snr_gamma = 0", {"loss.min_snr_gamma": None}),
         ('output_name = "my lora (v2)"', {"name": "my-lora-v2"}),
         ('caption_extension = "txt"', {"data.caption_extension": ".txt"}),
+        ('metadata_author = "mia"', {"about.author": "mia", "about.title": None}),
+        ('training_comment = "third try"', {"about.comment": "third try"}),
     ],
 )
 def test_a_key_comes_to_what_kohyas_program_does_with_it(tmp_path: Path, line: str, expected: dict[str, Any]) -> None:
@@ -289,6 +291,7 @@ def test_an_unknown_key_leads_to_the_nearest_and_all_are_told_at_once(tmp_path: 
         ("network_args = [8]", "expected a list of texts"),
         ('network_args = ["conv_dim"]', "not of the form name=value"),
         ('network_args = ["conv_dims=8"]', "did you mean conv_dim?"),
+        ('network_args = ["conv_dim=x"]', "conv_dim=x is not a whole number"),
         ("output_dir = 2024-01-01T00:00:00", "output_dir"),
         ("v2 = true", "Stable Diffusion 2"),
         ('network_module = "networks.oft"', "another kind of adapter"),

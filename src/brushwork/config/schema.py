@@ -422,6 +422,28 @@ class ValidationConfig(Section):
     """Steps without a lower loss after which a run is called flat."""
 
 
+class AboutConfig(Section):
+    """What the files tell about themselves to the programs that show them: section `[about]`."""
+
+    title: str | None = None
+    """Unset means the run's name."""
+
+    author: str | None = None
+    """Who made it."""
+
+    description: str | None = None
+    """What it shows."""
+
+    license: str | None = None
+    """Under which terms it may be used."""
+
+    tags: str | None = None
+    """Words to find it by, with commas between them."""
+
+    comment: str = ""
+    """Anything else that should be remembered about the training."""
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -443,3 +465,4 @@ class Settings(Section):
     save: SaveConfig = SaveConfig()
     sample: SampleConfig = SampleConfig()
     validation: ValidationConfig = ValidationConfig()
+    about: AboutConfig = AboutConfig()

@@ -116,6 +116,8 @@ class TrainingFacts:
     caption_dropout: float = 0.0
     trigger: str = ""
     comment: str = ""
+    title: str | None = None
+    """Unset is the name."""
     author: str | None = None
     description: str | None = None
     license: str | None = None
@@ -332,7 +334,7 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
         "architecture": _ARCHITECTURES[facts.family],
         "implementation": _IMPLEMENTATIONS[facts.family],
         "implementation_version": f"brushwork/{__version__}",
-        "title": facts.name,
+        "title": facts.title or facts.name,
         "resolution": f"{width}x{height}",
         "date": datetime.fromtimestamp(int(facts.finished_at), tz=UTC).replace(tzinfo=None).isoformat(),
         "prediction_type": facts.prediction,

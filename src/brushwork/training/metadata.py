@@ -64,6 +64,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         session_id=derive_seed(settings.train.seed, "session") % 2**32,
         loss=settings.loss,
         trigger=settings.trigger,
+        **settings.about.model_dump(),
     )
     metadata = training_metadata(facts)
     return metadata if settings.train.mode == "lora" else _of_a_whole_network(metadata)

@@ -194,7 +194,7 @@ def _tracker(value: Any, given: Given) -> Meaning:
     return Meaning(settings)
 
 
-HAS_METADATA = "every file tells how it was made, without paths of this machine"
+HAS_METADATA = "programs read rank and base from it; no path of this machine stands there"
 
 LOGS = [
     turned(
@@ -212,11 +212,11 @@ LOGS = [
     aside("wandb_run_name", "text", None, "a run has the name of its files"),
     unmet("wandb_api_key", "text", None, "secrets do not belong into files: `wandb login`"),
     needless("log_config", "flag", False, "every run keeps its settings in settings.toml"),
-    unmet("training_comment", "text", None, "no place in the files' metadata for it"),
+    same("training_comment", "text", None, "about.comment", unset=""),
     unmet("no_metadata", "flag", False, HAS_METADATA),
-    unmet("metadata_title", "text", None, "no place in the files' metadata for it"),
-    unmet("metadata_author", "text", None, "no place in the files' metadata for it"),
-    unmet("metadata_description", "text", None, "no place in the files' metadata for it"),
-    unmet("metadata_license", "text", None, "no place in the files' metadata for it"),
-    unmet("metadata_tags", "text", None, "no place in the files' metadata for it"),
+    same("metadata_title", "text", None, "about.title"),
+    same("metadata_author", "text", None, "about.author"),
+    same("metadata_description", "text", None, "about.description"),
+    same("metadata_license", "text", None, "about.license"),
+    same("metadata_tags", "text", None, "about.tags"),
 ]

@@ -106,6 +106,8 @@ def _module(value: Any, given: Given) -> Meaning:
 def _conv_rank(given: Given) -> int | None:
     found = arguments(given)
     rank = found.get("conv_dim")
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int)):
+        raise UserError(f"network_args: conv_dim={rank} is not a whole number.", fix='network_args = ["conv_dim=8"]')
     if rank is None and given["network_module"] in LYCORIS and str(found.get("algo", "lora")).lower() == "locon":
         rank = given["network_dim"] or 4  # LyCORIS' locon has 3x3 convolutions of the same rank unless told otherwise
     return int(rank) if rank else None

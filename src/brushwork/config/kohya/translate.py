@@ -6,6 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from pydantic.fields import FieldInfo
+
 from brushwork.config.describe import fields, literal
 from brushwork.config.kohya.files import file_name
 from brushwork.config.kohya.key import Given, Key, Meaning
@@ -85,10 +87,15 @@ def translate(said: Mapping[str, Any], sources: Mapping[str, str], *, data: Path
     translation = Translation(data=folder, out=_run_folder(given))
     notes: list[Note] = list(_notes_about_pictures(given, pictures))
     choices: list[Choice] = []
+    ours = fields()
     for key in TABLE.values():
-        meaning = _meaning(key, given)
+        meaning = _meaning(key, given, ours)
         origin = _origin(key, given, sources)
-        settings = meaning.settings if key.name in given else _unlike_ours(meaning.settings)
+        settings = {
+            setting: value
+            for setting, value in meaning.settings.items()
+            if key.name in given or value != ours[setting].default
+        }
         translation.values.update(settings)
         translation.origins.update(dict.fromkeys(settings, origin))
         if meaning.undecided:
@@ -105,21 +112,16 @@ def _urgency(note: Note) -> int:
     return get_args(NoteKind).index(note.kind)
 
 
-def _meaning(key: Key, given: Given) -> Meaning:
+def _meaning(key: Key, given: Given, ours: Mapping[str, FieldInfo]) -> Meaning:
     if key.convert is None:
         return Meaning()
     found = key.convert(given[key.name], given)
-    unknown = [setting for setting in found.settings if setting not in fields()]
+    unknown = [setting for setting in found.settings if setting not in ours]
     if not unknown:
         return found
     settings = {setting: value for setting, value in found.settings.items() if setting not in unknown}
     instead = "" if key.asks_nothing(given[key.name]) else "this version does not have it"
     return Meaning(settings, found.remark, found.instead or instead, found.undecided, found.choice)
-
-
-def _unlike_ours(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """kohya's defaults, where they are not our own."""
-    return {setting: value for setting, value in settings.items() if value != fields()[setting].default}
 
 
 def _origin(key: Key, given: Given, sources: Mapping[str, str]) -> str:
