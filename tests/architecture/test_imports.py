@@ -21,7 +21,7 @@ PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
     {"errors", "atomic", "places", "progress"},
-    {"config", "records", "runtime", "tensor_file"},
+    {"config", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},
     {"generation"},
@@ -38,9 +38,10 @@ EXCEPTIONS = {
 ONLY_IN = {
     "diffusers": {"models/vae.py"},
     "transformers": {"models/text.py"},
-    "huggingface_hub": {"models/hub.py", "machine.py"},
+    "huggingface_hub": {"hub.py", "models/hub.py", "data/huggingface.py", "machine.py"},
     "bitsandbytes": set(),
     "optuna": set(),
+    "pyarrow": {"data/parquet.py"},
     "webdataset": set(),
     "datasets": set(),
     "nicegui": set(),

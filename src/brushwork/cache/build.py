@@ -12,7 +12,7 @@ Shapes in this file:  B batch   C, h, w latent channels, height and width   H, W
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -154,13 +154,19 @@ def _missing(keys: Sequence[str], store: Store) -> set[str]:
 
 
 def _batches(jobs: Iterable[_Job], batch_size: int) -> list[list[_Job]]:
-    """Jobs of one target size together, in the order of the pictures; the last batch of a size may be short."""
-    groups: dict[tuple[int, int], list[_Job]] = defaultdict(list)
+    """Jobs of one target size together; the last batch of a size may be short.
+
+    Batches come in the order of their first pictures, so shards and tables are read from the front to the back.
+    """
+    batches: list[list[_Job]] = []
+    open_batches: dict[tuple[int, int], list[_Job]] = {}
     for job in jobs:
-        groups[job.placement.target].append(job)
-    return [
-        group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
-    ]
+        batch = open_batches.get(job.placement.target)
+        if batch is None or len(batch) == batch_size:
+            batch = open_batches[job.placement.target] = []
+            batches.append(batch)
+        batch.append(job)
+    return batches
 
 
 def _decoded(todo: list[list[_Job]], *, background: str, max_pixels: int) -> Iterator[tuple[list[_Job], Tensor]]:

@@ -144,6 +144,13 @@ class DataConfig(Section):
     caption_extension: str = Field(".txt", pattern=r"^\.")
     """Ending of the caption beside each picture."""
 
+    image_column: str = "image"
+    """Parquet files: the column that holds the pictures."""
+
+    caption_column: str = "text"
+    """Parquet files: the column that holds the captions. In a shard's `.json`: the key, and if there is none
+    `text` or `caption`."""
+
     caption_prefix: str = ""
     """Put before every caption, e.g. the trigger word."""
 

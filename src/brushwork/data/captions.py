@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+from brushwork.data.source import Source
 from brushwork.errors import UserError
 
 
-def decode_text(data: bytes, path: Path) -> str:
+def decode_text(data: bytes, path: Source) -> str:
     """UTF-8, with or without a byte order mark; anything else is refused, for guessing turns names into rubbish."""
     try:
         return data.decode("utf-8-sig")
@@ -22,12 +23,17 @@ def _guess(data: bytes) -> str:
     return "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
 
 
-def read_caption(path: Path) -> tuple[str, int]:
+def read_caption(path: Source) -> tuple[str, int]:
+    """The caption in a file, and how many further lines are not used."""
+    return first_line(decode_text(path.read_bytes(), path))
+
+
+def first_line(text: str) -> tuple[str, int]:
     """The first line that is not blank (empty if there is none), and how many further lines are not used.
 
     Other trainers take the first line too, unless their wildcards are on, so the same folder means the same here.
     """
-    lines = [line.strip() for line in decode_text(path.read_bytes(), path).splitlines()]
+    lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     return (lines[0], len(lines) - 1) if lines else ("", 0)
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brushwork.config.schema import DataConfig
-from brushwork.data.layout import Layout, counted, other_ending, read_layout, same_name, training_part
+from brushwork.data.forms import find_pictures
+from brushwork.data.layout import Layout, counted, other_ending, same_name
 from brushwork.data.picture import READABLE, parse_colour
+from brushwork.data.place import whole_place
 from brushwork.data.scan import Facts, scan
+from brushwork.data.source import Source
 from brushwork.errors import UserError, listed
 from brushwork.places import user_cache_folder
 from brushwork.progress import Progress
@@ -28,7 +31,7 @@ class Sample:
 
     name: str
     """Path below the data set's root, with slashes: `10_luca/0001.png`."""
-    path: Path
+    path: Source
     caption: str
     repeats: int
     width: int
@@ -45,7 +48,7 @@ class Quarantined:
     """A file that should be a picture and cannot be used."""
 
     name: str
-    path: Path
+    path: Source
     reason: str
 
     def row(self) -> Row:
@@ -67,15 +70,19 @@ class Dataset:
     """Sentences for the person: whatever was left out, shared or doubtful."""
 
 
-def read_dataset(path: Path, *, data: DataConfig, on_progress: Progress | None = None) -> Dataset:
-    """Read a folder; every picture is decoded once, so that none fails later.
+def read_dataset(
+    path: Path, *, data: DataConfig, offline: bool = False, on_progress: Progress | None = None
+) -> Dataset:
+    """Read a data set; every picture is decoded once, so that none fails later.
 
     Args:
+        path: a folder, shards, tables or a place on the hub, as `forms.py` tells them apart.
+        offline: do not ask the hub.
         on_progress: called with (pictures looked at, all pictures).
     """
-    root = training_part(path)
     parse_colour(data.background)
-    layout = read_layout(root, repeats=data.repeats, caption_extension=data.caption_extension)
+    layout = find_pictures(path, data=data, offline=offline)
+    root = layout.root
     refused = _leave_out_refused(layout)
     if not layout.pictures:
         raise UserError(
@@ -95,13 +102,13 @@ def read_dataset(path: Path, *, data: DataConfig, on_progress: Progress | None =
 
 def index_file(root: Path) -> Path:
     """Where the facts about a folder's pictures are remembered: in the user's cache folder, by the folder's path."""
-    name = hashlib.sha256(str(root.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    name = hashlib.sha256(str(whole_place(root)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return user_cache_folder() / "datasets" / f"{name}.jsonl"
 
 
 def _leave_out_refused(layout: Layout) -> tuple[str, ...]:
     """Take out what `review.jsonl` refuses; the last word on a picture counts."""
-    review = layout.root / REVIEW
+    review = (layout.root if layout.root.is_dir() else layout.root.parent) / REVIEW
     if not review.is_file():
         return ()
     decisions: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """Which pictures lie in a folder, how often each is seen, and which words lie beside it. No picture is opened.
 
-Three layouts, told apart by what is there:
+Three layouts, told apart by what is there (shards and tables are found in `forms.py`):
 
     plain      pictures at any depth, each with `NAME.txt` beside it, or named in a `metadata.jsonl`
     numbered   `10_luca/`, `1_background/`: kohya's; seen 10 times and once an epoch, `luca` is the caption of
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from brushwork.data.captions import read_caption, read_metadata
 from brushwork.data.picture import READABLE, UNREADABLE
+from brushwork.data.source import Source
 from brushwork.errors import UserError, listed
 
 METADATA = "metadata.jsonl"
@@ -28,6 +29,7 @@ MOST_REPEATS = 1000
 
 _NUMBERED = re.compile(r"(\d+)_(.*)", re.DOTALL)
 _CAPTION_ENDINGS = frozenset({".txt", ".caption", ".cap"})
+CONTAINERS = (".tar", ".parquet", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 _NOT_DATA = frozenset({"__MACOSX", "@eaDir", "lost+found"})
 """What archives and network drives put beside pictures."""
 
@@ -36,7 +38,7 @@ _NOT_DATA = frozenset({"__MACOSX", "@eaDir", "lost+found"})
 class PictureFile:
     """A picture before it is opened."""
 
-    path: Path
+    path: Source
     repeats: int
     class_tokens: str
     caption: str | None = None
@@ -55,10 +57,17 @@ class Layout:
     other_endings: Counter[str] = field(default_factory=Counter)
     """Files beside pictures that look like captions and do not end in `data.caption_extension`."""
 
+    caption_hint: str = ""
+    """Where else captions may be, if none was found."""
+
+    containers: list[Path] = field(default_factory=list)
+    """Files that hold many pictures: tar shards, parquet files."""
+
     metadata: dict[str, str] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
     longer: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
+    further: list[str] = field(default_factory=list)
 
     def name(self, path: Path) -> str:
         """`10_luca/0001.png`"""
@@ -98,7 +107,7 @@ def read_layout(root: Path, *, repeats: int, caption_extension: str) -> Layout:
             _read_files(layout, files, repeats=repeats, class_tokens="", ending=ending)
         _tell_number_of_root(layout, repeats)
     _give_other_captions(layout)
-    _tell_odd_captions(layout)
+    tell_odd_captions(layout)
     return layout
 
 
@@ -116,7 +125,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders and the files in a folder, by name, without hidden ones."""
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not _is_hidden(entry.name))
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not is_hidden(entry.name))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}).") from error
     return [folder / name for name, is_dir in found if is_dir], [
@@ -124,11 +133,13 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     ]
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's data."""
     return name.startswith(".") or name in _NOT_DATA
 
 
-def _is_picture(file: Path) -> bool:
+def is_picture(file: Source) -> bool:
+    """Whether the ending says so."""
     return file.suffix.lower() in READABLE | UNREADABLE and file.name != CONTACT_SHEET
 
 
@@ -169,7 +180,7 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
     """Pair the pictures of one folder with the captions beside them."""
     captions = {same_name(file.name[: -len(ending)]): file for file in files if file.name.lower().endswith(ending)}
     stems: Counter[str] = Counter()
-    for file in filter(_is_picture, files):
+    for file in filter(is_picture, files):
         stem = same_name(file.stem)
         stems[stem] += 1
         picture = PictureFile(file, repeats, class_tokens)
@@ -179,6 +190,8 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
                 layout.longer.append(layout.name(captions[stem]))
         layout.pictures[layout.name(file)] = picture
     for file in files:
+        if file.name.lower().endswith(CONTAINERS):
+            layout.containers.append(file)
         if file.name == METADATA:
             named = {file.parent / name: text for name, text in read_metadata(file).items()}
             layout.metadata |= {_metadata_name(layout, path): text for path, text in named.items()}
@@ -215,13 +228,16 @@ def _give_other_captions(layout: Layout) -> None:
 
 def other_ending(layout: Layout) -> str:
     """A hint where captions seem to have another ending than the one that is read."""
+    if layout.caption_hint:
+        return f"; {layout.caption_hint}"
     if not layout.other_endings:
         return ""
     ending, count = layout.other_endings.most_common(1)[0]
     return f"; {count} files beside them end in {ending}: --set data.caption_extension={ending}"
 
 
-def _tell_odd_captions(layout: Layout) -> None:
+def tell_odd_captions(layout: Layout) -> None:
+    """Note captions that belong to no picture, to several, or that are read in part."""
     if layout.orphans:
         layout.notes.append(counted("captions without a picture", layout.orphans))
     if layout.shared:
@@ -235,7 +251,7 @@ def _tell_left_out(layout: Layout, folders: Sequence[Path], files: Sequence[Path
     if folders:
         what = "left out, folders that do not say their repeats (10_name) as the others here do"
         layout.notes.append(counted(what, [folder.name for folder in folders]))
-    if pictures := [file.name for file in files if _is_picture(file)]:
+    if pictures := [file.name for file in files if is_picture(file)]:
         layout.notes.append(counted("left out, pictures beside the numbered folders", pictures))
 
 

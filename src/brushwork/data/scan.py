@@ -9,15 +9,17 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import PIL
 
 from brushwork.data.picture import UNREADABLE, BadPictureError, open_rgb
+from brushwork.data.source import Source
 from brushwork.errors import UserError
 from brushwork.progress import Progress
 from brushwork.records import Row, read_rows, write_rows
@@ -25,6 +27,8 @@ from brushwork.records import Row, read_rows, write_rows
 INDEX_SCHEMA = 1
 ROWS_AT_ONCE = 64
 """Pictures found between two writes of the index."""
+UNDER_WAY = 32
+"""Pictures that are given to the decoding threads at a time."""
 SETTLED_SECONDS = 2.0
 """A file changed less than this before it was read is not remembered: a second change could carry the same time."""
 
@@ -38,13 +42,15 @@ class Facts(NamedTuple):
     problem: str | None
 
 
+Result = TypeVar("Result")
+
 Stamp = tuple[int, int, int]
 """Size in bytes, time of the last change of the content, and of the entry, in nanoseconds.
 
 The third is the one that `cp --preserve` and `touch` cannot set back."""
 
 
-def examine(path: Path, *, max_pixels: int) -> Facts:
+def examine(path: Source, *, max_pixels: int) -> Facts:
     """Decode one picture completely."""
     if path.suffix.lower() in UNREADABLE:
         return Facts(0, 0, "", f"{path.suffix} pictures are not read; save it as PNG or JPEG")
@@ -61,7 +67,7 @@ def examine(path: Path, *, max_pixels: int) -> Facts:
 
 
 def scan(
-    pictures: Mapping[str, Path], *, max_pixels: int, index: Path | None, on_progress: Progress | None = None
+    pictures: Mapping[str, Source], *, max_pixels: int, index: Path | None, on_progress: Progress | None = None
 ) -> dict[str, Facts]:
     """Facts about every picture, by name; those that `index` remembers and that have not changed are not opened."""
     stamps = {name: _stamp(path) for name, path in pictures.items()}
@@ -73,15 +79,29 @@ def scan(
     if todo:
         memory.begin(facts, stamps)
         with decoding_threads() as pool:
-            found = pool.map(lambda name: examine(pictures[name], max_pixels=max_pixels), todo)
+            found = in_order(pool, lambda name: examine(pictures[name], max_pixels=max_pixels), todo)
             try:
-                for name, result in zip(todo, found, strict=True):
+                for name, result in found:
                     facts[name] = result
                     memory.add(name, stamps[name], result)
                     report(len(facts), len(pictures))
             finally:
                 memory.flush()
     return facts
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[str], Result], names: Iterable[str]
+) -> Iterator[tuple[str, Result]]:
+    """Each name with what comes of it, in order; no more than a few are under way, however many there are."""
+    waiting: deque[tuple[str, Future[Result]]] = deque()
+    for name in names:
+        waiting.append((name, pool.submit(work, name)))
+        if len(waiting) > UNDER_WAY:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
 
 
 @contextmanager
@@ -98,7 +118,7 @@ def decoding_threads() -> Iterator[ThreadPoolExecutor]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(path: Source) -> Stamp | None:
     try:
         status = path.stat()
     except OSError:

@@ -9,21 +9,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,  # that of httpx or of requests, whichever the installed huggingface_hub uses
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from brushwork.errors import UserError, nearest
+from brushwork.hub import Repository, asked
 from brushwork.models.folder import PARTS, choose_weights, read_json
 
 What = Literal["base", "vae"]
@@ -154,12 +145,8 @@ def _weights(files: set[str], prefix: str, part: str, variant: str | None, where
 
 def _in_cache(name: HubName, what: What, *, variant: str | None) -> Path:
     """The model in the hub's cache; raises where it is not there as a whole."""
-    repo = Path(constants.HF_HUB_CACHE) / f"models--{name.repo.replace('/', '--')}"
-    revision = name.revision or "main"
-    reference = repo / "refs" / revision
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
-    folder = repo / "snapshots" / commit
-    if not folder.is_dir():
+    folder = Repository(name.repo, "model", name.revision).cached()
+    if folder is None:
         raise UserError("it is not there")
     if name.file is None:
         return _whole(name, folder, what, variant=variant)
@@ -189,41 +176,7 @@ def _fetch_file(api: HfApi, name: HubName, file: str) -> Path:
 
 
 def _asked(name: HubName, ask: Callable[[], T]) -> T:
-    """Ask the hub, and turn what can go wrong into a sentence."""
-    page = f"https://huggingface.co/{name.repo}"
-    try:
-        return ask()
-    except GatedRepoError as error:
-        raise UserError(
-            f"{name.repo} is gated: its owner gives it to those who agreed to the terms on its page.",
-            fix=f"open {page}, agree, make a token in your account's settings, and type: hf auth login",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"the hub has no model {name.repo}, or it is private.",
-            fix=f"check the name on {page}; for a private one: hf auth login",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"{name.repo} has no revision {name.revision!r}.", fix=f"see {page}/commits/main") from error
-    except HFValidationError as error:
-        raise UserError(f"{name.repo!r} is no hub id: {error}.", fix="write it as owner/name") from error
-    except OfflineModeIsEnabled as error:
-        raise UserError("HF_HUB_OFFLINE forbids asking the hub.", fix="unset HF_HUB_OFFLINE") from error
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(name, error) from error
-    except EntryNotFoundError as error:
-        raise UserError(f"{name.repo} has no file {name.file}.", fix=f"see {page}/tree/main") from error
-    except (HTTPError, OSError) as error:
-        raise _unreachable(name, error) from error
-
-
-def _unreachable(name: HubName, error: Any) -> UserError:
-    cause = error.__cause__ or error
-    reason = str(cause).partition("\n")[0] or repr(cause)
-    return UserError(
-        f"{name} is not whole in the hub's cache, and fetching it failed: {reason}.",
-        fix="check the connection and the free disk space, and try again: what was fetched so far is kept",
-    )
+    return asked(Repository(name.repo, "model", name.revision), ask, file=name.file)
 
 
 def _not_there(name: str) -> UserError:

@@ -164,7 +164,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     buckets = make_buckets(settings.buckets, resolution=resolution, family=base.family)
 
     def read(place: Path, own: DataConfig) -> Dataset:
-        return read_dataset(place, data=own, on_progress=on_progress)
+        return read_dataset(place, data=own, offline=settings.model.offline, on_progress=on_progress)
 
     dataset = read_folders(data, data=settings.data, read=read)
     train_set, held_out = _split(data, dataset, settings, read)

@@ -16,6 +16,7 @@ from brushwork import __version__
 from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
 from brushwork.config.schema import FolderConfig, Settings
+from brushwork.data.place import is_hub_place, is_there, whole_place
 from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
@@ -97,7 +98,7 @@ def resume(path: str | Path, *, accept_changes: bool = False, console: Console |
     found = newest_run(Path(path))
     folder = RunFolder(found, read_toml(found / "settings.toml").name)
     data = Path(folder.read_description()["data"])
-    if not data.exists():
+    if not is_there(data):
         raise UserError(
             f"the pictures of {found} were in {data}, which is no longer there.",
             fix=f"brushwork train FOLDER --out {found} --config {folder.settings_file}",
@@ -135,7 +136,9 @@ def _whole_folder(folder: FolderConfig) -> FolderConfig:
 
 def _whole(place: str | None) -> str | None:
     """The whole path of what is there; anything else (a hub id, a share of the data) as it is."""
-    if place is None or re.fullmatch(r"[\d.]+", place) or not Path(place).expanduser().exists():
+    if place is None or re.fullmatch(r"[\d.]+", place) or is_hub_place(Path(place)):
+        return place
+    if not is_there(Path(place)):
         return place
     return str(Path(place).expanduser().absolute())
 
@@ -304,7 +307,7 @@ def _description(preparation: Preparation) -> dict[str, Any]:
     base = preparation.base
     return {
         "brushwork": __version__,
-        "data": str(preparation.data.resolve()),
+        "data": whole_place(preparation.data).as_posix(),
         "data_digest": preparation.data_digest,
         "num_pictures": len(preparation.pictures),
         "num_held_out": len(preparation.held_out),
