@@ -1,4 +1,4 @@
-"""Parquet files as Hugging Face writes them, and as others do: read row after row, refused where columns do not fit."""
+"""Parquet files as Hugging Face writes them and as others do: read row by row, refused where columns do not fit."""
 
 import hashlib
 import io

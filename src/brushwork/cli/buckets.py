@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from brushwork.cli.overrides import AsJson, Offline, Overrides, RecipeName, RunFiles
+from brushwork.cli.overrides import AsJson, Data, Offline, Overrides, RecipeName, RunFiles
 
 
 def buckets(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of pictures with captions beside them.")],
+    data: Data,
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the pictures with what is kept of each.")
     ] = None,

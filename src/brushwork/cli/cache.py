@@ -1,12 +1,11 @@
 """`brushwork cache`: what is computed once of pictures and captions, and kept."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from brushwork.cli.overrides import AsJson, Offline, Overrides, RecipeName, RunFiles
+from brushwork.cli.overrides import AsJson, Data, Offline, Overrides, RecipeName, RunFiles
 
 cache = typer.Typer(help="Fill, check or empty the cache of latents and text states.")
 
@@ -23,7 +22,7 @@ def start(context: typer.Context) -> None:
 
 @cache.command()
 def build(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of pictures with captions beside them.")],
+    data: Data,
     base: Annotated[
         str | None, typer.Option(help="bundled, a diffusers folder, a .safetensors file, or a hub id.")
     ] = None,

@@ -82,11 +82,12 @@ def _trained(files: list[Path]) -> str | None:
 def _measure(folder: str) -> "SetSize | None":
     """The size of a set, from the names of its files."""
     from brushwork.config.carry import SetSize
-    from brushwork.data.layout import read_layout, training_part
+    from brushwork.config.schema import DataConfig
+    from brushwork.data.forms import find_pictures
     from brushwork.errors import UserError
 
     try:
-        layout = read_layout(training_part(Path(folder).expanduser()), repeats=1, caption_extension=".txt")
+        layout = find_pictures(Path(folder).expanduser(), data=DataConfig(), offline=True)
     except UserError:
         return None
     repeats = [picture.repeats for picture in layout.pictures.values()]

@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+DATA_HELP = (
+    "Pictures with captions: a folder of them, of .tar shards or of .parquet files, a pattern such as "
+    "'shards/{000..010}.tar', or hf:OWNER/NAME."
+)
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)]
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

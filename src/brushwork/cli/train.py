@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brushwork.cli.choices import StopWhen
-from brushwork.cli.overrides import AsJson, Offline, Overrides, RecipeName, RunFiles
+from brushwork.cli.overrides import DATA_HELP, AsJson, Offline, Overrides, RecipeName, RunFiles
 
 if TYPE_CHECKING:
     from brushwork.training.run import RunResult
@@ -22,9 +22,7 @@ AcceptChanges = Annotated[
 def train(
     data: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="DATA", help="Folder of pictures with captions beside them. A file of kohya's may name it."
-        ),
+        typer.Argument(metavar="DATA", help=f"{DATA_HELP} A file of kohya's may name it."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder, by default runs/NAME. Name an old one to go on with it.")

@@ -98,6 +98,12 @@ def fetch(place: Path | str) -> tuple[Path, list[Path]]:
             ),
         )
     )
+    if missing := [name for name in chosen if not (folder / name).is_file()]:
+        raise UserError(
+            f"{dataset.repo}: the hub gave {len(chosen) - len(missing)} of {len(chosen)} files; missing: "
+            f"{listed(missing)}.",
+            fix="try again: what was fetched so far is kept",
+        )
     _remember(dataset, folder, chosen)
     return folder, _containers(folder, chosen)
 

@@ -2,11 +2,11 @@
 
 import io
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
+from brushwork.data.source import Source
 from brushwork.errors import UserError
 
 READABLE = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
@@ -37,7 +37,7 @@ def parse_colour(name: str) -> tuple[int, int, int]:
         ) from error
 
 
-def open_rgb(source: Path | bytes, *, background: str, max_pixels: int) -> Image.Image:
+def open_rgb(source: Source | bytes, *, background: str, max_pixels: int) -> Image.Image:
     """Decode the whole picture: turned as its EXIF says, 8-bit sRGB, transparent parts laid on `background`.
 
     Args:
