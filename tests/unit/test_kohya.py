@@ -436,9 +436,54 @@ def test_what_is_said_nearer_to_a_folder_wins(tmp_path: Path) -> None:
     assert (data.resolution, data.repeats, data.caption_suffix) == (512, 3, "c")
 
 
+TWO_FOLDERS = """\
+[general]
+caption_extension = ".txt"
+[[datasets]]
+resolution = 512
+  [[datasets.subsets]]
+  image_dir = "/data/dogs"
+  is_reg = true
+  class_tokens = "a dog"
+  [[datasets.subsets]]
+  image_dir = "/data/mia"
+  num_repeats = 7
+  caption_prefix = "mia,"
+  class_tokens = "mia"
+  [[datasets.subsets]]
+  image_dir = "/data/mia_old"
+  caption_extension = ".cap"
+"""
+
+
+def test_several_folders_keep_what_each_has_of_its_own(tmp_path: Path) -> None:
+    resolved = read(tmp_path, TWO_FOLDERS)
+    data = resolved.settings.data
+    dogs, old = data.folders
+    assert resolved.data == "/data/mia"
+    assert (data.repeats, data.caption_prefix, data.class_prompt) == (7, "mia,", "mia")
+    assert (dogs.path, dogs.regularisation, dogs.class_prompt, dogs.repeats) == ("/data/dogs", True, "a dog", 1)
+    assert (old.path, old.regularisation, old.repeats, old.caption_extension) == ("/data/mia_old", False, 1, ".cap")
+    assert (old.caption_prefix, old.class_prompt) == ("", "")  # the first folder's are its own
+
+
+def test_a_folder_of_regularisation_pictures_is_one_more_folder(tmp_path: Path) -> None:
+    found = read(tmp_path, 'train_data_dir = "/data/mia"\nreg_data_dir = "/data/dogs"\nprior_loss_weight = 0.5\n')
+    (dogs,) = found.settings.data.folders
+    assert (dogs.path, dogs.regularisation) == ("/data/dogs", True)
+    assert found.settings.loss.prior_weight == 0.5
+    assert found.origins["data.folders"].endswith("key reg_data_dir")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (TWO_FOLDERS + "keep_tokens = 3\n", "keep_tokens differs between the folders"),
+        (
+            TWO_FOLDERS + "[[datasets]]\nresolution = 768\n[[datasets.subsets]]\nimage_dir = 'x'\n",
+            "resolution differs",
+        ),
+        ("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'x'\nis_reg = true\n", "all folders are regularisation"),
         ("[[datasets]]\nresolution = 512\n", "no folder of pictures"),
         ("datasets = []\n", "no folder of pictures"),
         ("[[datasets]]\n[[datasets.subsets]]\nnum_repeats = 3\n", "names no image_dir"),

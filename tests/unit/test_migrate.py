@@ -216,6 +216,13 @@ def test_the_paths_of_a_kohya_file_are_another_characters_too(tmp_path: Path) ->
     assert "luca is" in made.text
 
 
+def test_further_folders_are_another_characters_too(tmp_path: Path) -> None:
+    folders = '[[data.folders]]\npath = "more/luca"\nclass_prompt = "luca"\n[[data.folders]]\npath = "boys"\n'
+    settings = carried(tmp_path, "mia", SD15_RUN + folders).settings
+    more, boys = settings.data.folders
+    assert (more.path, more.class_prompt, boys.path) == ("more/mia", "mia", "boys")
+
+
 def test_a_name_is_replaced_only_where_it_is_a_word() -> None:
     assert rename("luca, Luca and LUCA on lucas's 10_luca", "luca", "mia") == "mia, Mia and MIA on lucas's 10_mia"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from brushwork.config.describe import fields, literal, text_choices
 from brushwork.config.load import flatten
-from brushwork.config.schema import Settings
+from brushwork.config.schema import FolderConfig, Settings
 from brushwork.errors import UserError
 
 SDXL_BASE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -175,9 +175,17 @@ def to_character(settings: Settings, old: str, new: str) -> list[Change]:
         value = found[key]
         if isinstance(value, str) and (renamed := rename(value, old, new)) != value:
             changes.append(Change(key, value, renamed, f"{old} is {new} now"))
+    folders = tuple(_renamed_folder(folder, old, new) for folder in settings.data.folders)
+    if folders != settings.data.folders:
+        changes.append(Change("data.folders", settings.data.folders, folders, f"{old} is {new} now"))
     if all(change.key != "name" for change in changes):
         changes.append(Change("name", settings.name, file_word(new), f"{old} is {new} now"))
     return changes
+
+
+def _renamed_folder(folder: FolderConfig, old: str, new: str) -> FolderConfig:
+    texts = {name: value for name, value in folder if isinstance(value, str)}
+    return folder.model_copy(update={name: rename(value, old, new) for name, value in texts.items()})
 
 
 def rename(text: str, old: str, new: str) -> str:

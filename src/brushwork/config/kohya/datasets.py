@@ -23,8 +23,8 @@ INHERITED = {
 
 OF_A_SUBSET = {"image_dir", "is_reg", "alpha_mask", "metadata_file", "conditioning_data_dir"}
 
-OF_A_FOLDER = {"image_dir", "num_repeats", "is_reg", "class_tokens", "caption_extension", "caption_prefix"}
-OF_A_FOLDER |= {"caption_suffix", "keep_tokens"}
+OF_A_FOLDER = {"image_dir", "num_repeats", "is_reg", "class_tokens"}
+OF_A_FOLDER |= {"caption_extension", "caption_prefix", "caption_suffix"}
 """What may differ between folders here; everything else holds for all."""
 
 
@@ -48,21 +48,26 @@ def read_subsets(tables: Mapping[str, Any], origin: str) -> list[dict[str, Any]]
     return subsets
 
 
-def common_values(subsets: list[dict[str, Any]], origin: str) -> dict[str, Any]:
-    """What holds for all folders; a key that has to be the same for all and is not is refused."""
-    names = dict.fromkeys(name for subset in subsets for name in subset)
-    common: dict[str, Any] = {}
-    for name in names:
-        found = [subset.get(name, TABLE[name].default) for subset in subsets]
-        if all(value == found[0] for value in found):
-            common[name] = found[0]
-        elif name not in OF_A_FOLDER:
+def first_and_further(
+    subsets: list[dict[str, Any]], origin: str
+) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+    """The first folder that is learned, whose values stand for the run, and the others.
+
+    A key that here has one value for all folders, and has several in the file, is refused.
+    """
+    learned = [subset for subset in subsets if not subset.get("is_reg")]
+    if not learned:
+        raise UserError(f"{origin}: all folders are regularisation pictures (is_reg).", fix="name what is learned")
+    first = learned[0]
+    for name in dict.fromkeys(name for subset in subsets for name in subset if name not in OF_A_FOLDER):
+        values = [subset.get(name, TABLE[name].default) for subset in subsets]
+        if other := [value for value in values if value != values[0]]:
             raise UserError(
-                f"{origin}: {name} differs between the folders ({found[0]} and "
-                f"{next(value for value in found if value != found[0])}); here one value holds for all.",
+                f"{origin}: {name} differs between the folders ({values[0]} and {other[0]}); here one value holds "
+                "for all.",
                 fix=f"give them the same {name}, or train them in two runs",
             )
-    return common
+    return first, tuple(subset for subset in subsets if subset is not first)
 
 
 def _level(values: Any, origin: str, table: str, allowed: set[str]) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from brushwork.config.kohya.datasets import common_values, read_subsets
+from brushwork.config.kohya.datasets import first_and_further, read_subsets
 from brushwork.config.kohya.read import is_dataset_file, read_values
 from brushwork.config.kohya.translate import Translation, translate
-from brushwork.errors import UserError
 
 IGNORED_BESIDE_A_DATASET_FILE = ("train_data_dir", "reg_data_dir", "in_json")
 
@@ -20,6 +19,8 @@ class Gathered:
     said: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     subsets: list[dict[str, Any]] = field(default_factory=list)
+    others: tuple[dict[str, Any], ...] = ()
+    """The folders beside the first."""
 
     def add(self, origin: str, tables: Mapping[str, Any]) -> None:
         """Take in one file; a later settings file wins over an earlier."""
@@ -38,7 +39,7 @@ class Gathered:
 
     def translate(self, data: Path | None) -> Translation:
         """What it all comes to."""
-        return translate(self.said, self.sources, data=data)
+        return translate(self.said, self.sources, further=self.others, data=data)
 
     @property
     def _fixed(self) -> set[str]:
@@ -47,12 +48,10 @@ class Gathered:
 
     def _add_subsets(self, origin: str, tables: Mapping[str, Any]) -> None:
         self.subsets = read_subsets(tables, origin)
-        if len(self.subsets) > 1:
-            raise UserError(f"{origin} names {len(self.subsets)} folders; one is read.", fix="train them one by one")
+        first, self.others = first_and_further(self.subsets, origin)
         for name in IGNORED_BESIDE_A_DATASET_FILE:
             self.said.pop(name, None)
-        common = common_values(self.subsets, origin)
-        self.said |= common
-        self.sources |= dict.fromkeys(common, origin)
+        self.said |= first
+        self.sources |= dict.fromkeys(first, origin)
         self.said.setdefault("dataset_config", origin)
         self.sources.setdefault("dataset_config", origin)

@@ -5,6 +5,7 @@ What kohya does with each key and which value it has by default was read in sd-s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["text", "whole", "number", "flag", "texts", "numbers", "size", "table"]
@@ -27,6 +28,10 @@ class Given:
 
     said: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    further: tuple[Mapping[str, Any], ...] = ()
+    """What is said about folders of pictures beside the first."""
+    pictures: Path | None = None
+    """The first folder: the command's, or the file's."""
 
     def __getitem__(self, name: str) -> Any:
         return self.said.get(name, self.defaults[name])

@@ -1,6 +1,8 @@
 """Rows of the table: pictures, captions, sizes, and what is cached."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from brushwork.config.kohya.key import NOTHING, Given, Meaning, aside, needless, same, turned, unmet
@@ -9,12 +11,21 @@ from brushwork.config.kohya.key import NOTHING, Given, Meaning, aside, needless,
 
 CAPTIONS_BESIDE = "captions are read from files beside the pictures, or from a metadata.jsonl (file_name, text)"
 
+
+def _classes(value: Any, given: Given) -> Meaning:
+    return Meaning({"data.folders": [{"path": value, "regularisation": True}]}) if value else NOTHING
+
+
 PLACES = [
     aside("train_data_dir", "text", None,
         "DATA of the command; its folders `10_name` say their repeats, and pictures that lie flat count once",
     ),
     aside("dataset_config", "text", None, "read too: [general], [[datasets]] and [[datasets.subsets]]"),
-    unmet("reg_data_dir", "text", None, "this version does not have it"),
+    turned(
+        "reg_data_dir", "text", None, ("data.folders",),
+        _classes,
+        "a table of `[[data.folders]]` with `regularisation = true`",
+    ),
     unmet(
         "in_json", "text", None,
         CAPTIONS_BESIDE,
@@ -28,10 +39,23 @@ PLACES = [
 # Captions
 
 
+def caption_ending(said: str | None, folder: Path | None) -> str:
+    """The ending of captions in a folder: `.txt`, where kohya's own default finds nothing.
+
+    Args:
+        said: what the file says; None where it says nothing.
+    """
+    ending = "." + (said or ".caption").removeprefix(".")
+    if ending != ".caption":
+        return ending
+    if folder is None or not folder.is_dir():
+        return ".txt" if said is None else ending
+    return ".txt" if next(folder.rglob("*.caption"), None) is None else ending
+
+
 def _caption_extension(value: Any, given: Given) -> Meaning:
-    if "caption_extension" not in given:
-        return Meaning({"data.caption_extension": given["caption_extention"] or value})
-    return Meaning({"data.caption_extension": value if value.startswith(".") else f".{value}"})
+    said = given.said.get("caption_extension") or given.said.get("caption_extention")
+    return Meaning({"data.caption_extension": caption_ending(said, given.pictures)})
 
 
 def _none_is_empty(setting: str) -> Any:
@@ -168,16 +192,54 @@ CACHING = [
 
 # Keys that only a file for data sets has
 
+FOLDER_KEYS = {
+    "num_repeats": "repeats",
+    "class_tokens": "class_prompt",
+    "caption_extension": "caption_extension",
+    "caption_prefix": "caption_prefix",
+    "caption_suffix": "caption_suffix",
+}
+"""What a folder may have of its own, and what a table of `[[data.folders]]` calls it."""
+
+
+def _further(value: Any, given: Given) -> Meaning:
+    """The folders beside the first, each with what differs from it."""
+    tables = [_folder_table(subset, given) for subset in given.further]
+    return Meaning({"data.folders": tables}) if tables else NOTHING
+
+
+def _folder_table(subset: Mapping[str, Any], given: Given) -> dict[str, Any]:
+    table: dict[str, Any] = {"path": subset.get("image_dir", "")}
+    inherited = set(FOLDER_KEYS)
+    if subset.get("is_reg"):
+        table["regularisation"] = True
+        inherited -= {"class_tokens", "caption_prefix", "caption_suffix"}  # such folders take these over from nowhere
+    for name, ours in FOLDER_KEYS.items():
+        own, usual = subset.get(name, given.defaults[name]), given[name] if name in inherited else None
+        if name == "caption_extension":
+            own = caption_ending(subset.get(name), Path(table["path"]).expanduser())
+            usual = caption_ending(given.said.get(name), given.pictures)
+        if own != usual and not (own is None and usual == ""):
+            table[ours] = own or ""
+    return table
+
+
 SETS = [
-    aside("image_dir", "text", None, "DATA of the command"),
+    turned(
+        "image_dir", "text", None, ("data.folders",), _further,
+        "of the first folder that is learned DATA of the command, of others a table of `[[data.folders]]`",
+    ),
     same("num_repeats", "whole", 1, "data.repeats"),
     turned(
         "batch_size", "whole", None, ("train.batch_size",),
         lambda value, given: Meaning({"train.batch_size": value}) if value else NOTHING,
         "goes before train_batch_size",
     ),
-    unmet("class_tokens", "text", None, "this version does not have it"),
-    unmet("is_reg", "flag", False, "this version does not have it"),
+    turned(
+        "class_tokens", "text", None, ("data.class_prompt",), _none_is_empty("data.class_prompt"),
+        "the caption of pictures that have none",
+    ),
+    aside("is_reg", "flag", False, "`regularisation = true` of the folder's table"),
     unmet("metadata_file", "text", None, CAPTIONS_BESIDE),
     needless("network_multiplier", "number", 1.0, "the adapter learns at full strength"),
     needless("custom_attributes", "table", None, "other programs' notes"),

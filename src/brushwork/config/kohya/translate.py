@@ -12,6 +12,7 @@ from brushwork.config.describe import fields, literal
 from brushwork.config.kohya.files import file_name
 from brushwork.config.kohya.key import Given, Key, Meaning
 from brushwork.config.kohya.network import text_encoder_decision
+from brushwork.config.kohya.pictures import caption_ending
 from brushwork.config.kohya.table import TABLE
 from brushwork.errors import UserError
 
@@ -73,19 +74,25 @@ class Translation:
     """The folder of the run that the file names."""
 
 
-def translate(said: Mapping[str, Any], sources: Mapping[str, str], *, data: Path | None = None) -> Translation:
+def translate(
+    said: Mapping[str, Any],
+    sources: Mapping[str, str],
+    *,
+    further: tuple[Mapping[str, Any], ...] = (),
+    data: Path | None = None,
+) -> Translation:
     """The settings that kohya's files come to, kohya's own defaults included.
 
     Args:
         said: what the files say, by kohya's keys.
         sources: the file that each key stands in.
+        further: what they say about folders of pictures beside the first.
         data: the folder of pictures, where the command names another than the file.
     """
-    given = Given(said, DEFAULTS)
-    folder = given["image_dir"] or given["train_data_dir"]
-    pictures = data or (Path(folder).expanduser() if folder else None)
+    folder = said.get("image_dir") or said.get("train_data_dir")
+    given = Given(said, DEFAULTS, further, data or (Path(folder).expanduser() if folder else None))
     translation = Translation(data=folder, out=_run_folder(given))
-    notes: list[Note] = list(_notes_about_pictures(given, pictures))
+    notes: list[Note] = list(_notes_about_pictures(given))
     choices: list[Choice] = []
     ours = fields()
     for key in TABLE.values():
@@ -102,9 +109,6 @@ def translate(said: Mapping[str, Any], sources: Mapping[str, str], *, data: Path
             where = sources.get(key.name, "kohya's defaults")
             choices.append(Choice(key.name, given[key.name], where, meaning.undecided, meaning.choice))
         notes.extend(_notes(key, given, meaning))
-    if _falls_back(given, pictures):
-        translation.values["data.caption_extension"] = ".txt"
-        translation.origins["data.caption_extension"] = "as kohya's .caption finds nothing"
     return replace(translation, notes=tuple(sorted(notes, key=_urgency)), choices=tuple(choices))
 
 
@@ -163,13 +167,14 @@ def _run_folder(given: Given) -> str | None:
     return str(Path(given["output_dir"]) / file_name(given))
 
 
-def _notes_about_pictures(given: Given, folder: Path | None) -> Iterator[Note]:
+def _notes_about_pictures(given: Given) -> Iterator[Note]:
+    folder = given.pictures
     if given["dataset_config"] is None and "image_dir" not in given and folder is not None and _is_flat(folder):
         text = f"no folder in {folder} is named like 10_name; its pictures count once an epoch (data.repeats)"
         yield Note("note", "train_data_dir", None, text)
-    if _falls_back(given, folder):
+    said = given.said.get("caption_extension") or given.said.get("caption_extention")
+    if said in (None, ".caption", "caption") and caption_ending(said, folder) == ".txt":
         missing = "is not there to look into" if folder is None or not folder.is_dir() else "holds none"
-        said = given.said.get("caption_extension")
         text = f"kohya reads files that end in .caption; {folder or 'the data set'} {missing}, so .txt is read"
         yield Note("kohya's default" if said is None else "note", "caption_extension", said, text)
 
@@ -179,13 +184,3 @@ def _is_flat(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     return not any(entry.is_dir() and entry.name.partition("_")[0].isdigit() for entry in folder.iterdir())
-
-
-def _falls_back(given: Given, folder: Path | None) -> bool:
-    """Whether kohya's own ending is asked for, and `.txt` has to be read as nothing ends so."""
-    ending = given.said.get("caption_extension") or given.said.get("caption_extention")
-    if ending not in (None, ".caption", "caption"):
-        return False
-    if folder is None or not folder.is_dir():
-        return ending is None
-    return next(folder.rglob("*.caption"), None) is None
