@@ -15,7 +15,7 @@ from brushwork.film.frames import draw_folder
 from brushwork.models.spec import TINY
 from brushwork.models.weights import Base, open_base
 from brushwork.training.checkpoint import read_state
-from brushwork.training.feed import Loaded, dropped_captions
+from brushwork.training.feed import Loaded
 from brushwork.training.loop import Loop
 from brushwork.training.run import RunResult, train
 from single_files import sdxl_file
@@ -113,16 +113,6 @@ def test_a_single_file_becomes_a_single_file_with_the_same_keys(tmp_path: Path) 
 def test_adapters_on_text_encoders_are_refused_beside_full_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.mode = full trains the UNet, and lora\.text_encoder = true"):
         run(tmp_path, "run", lora__text_encoder="true")
-
-
-def test_captions_are_dropped_at_their_rate_and_the_same_way_every_time() -> None:
-    batches = [dropped_captions(4, 0.25, seed=1, step=step, microbatch=0) for step in range(1000)]
-
-    assert batches == [dropped_captions(4, 0.25, seed=1, step=step, microbatch=0) for step in range(1000)]
-    # 4,000 draws: three standard deviations are 0.02
-    assert sum(map(sum, batches)) / 4000 == pytest.approx(0.25, abs=0.02)
-    assert dropped_captions(3, 0.0, seed=1, step=0, microbatch=0) == [False] * 3
-    assert dropped_captions(3, 1.0, seed=1, step=0, microbatch=0) == [True] * 3
 
 
 @pytest.mark.parametrize("text", ["on", "off"])

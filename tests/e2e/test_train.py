@@ -431,9 +431,9 @@ def test_text_from_the_cache_and_text_on_the_fly_train_alike(pictures: Path, tmp
     cached = run(pictures, tmp_path / "cached", cache__text="on")
     live = run(pictures, tmp_path / "live", cache__text="off")
 
-    # The last bits of a caption's states depend on its batch, and AdamW's first steps make much of last bits: so the
-    # losses are compared, not the weights.
-    assert [row["loss"] for row in rows(cached)] == pytest.approx([row["loss"] for row in rows(live)], rel=1e-5)
+    assert cached.adapter is not None
+    assert live.adapter is not None
+    assert_same_files(cached.adapter, live.adapter)
 
 
 def test_checkpointing_changes_no_number(pictures: Path, tmp_path: Path) -> None:

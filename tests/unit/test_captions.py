@@ -1,10 +1,10 @@
-"""Caption files, `metadata.jsonl`, and the text that goes to the encoder."""
+"""Caption files and `metadata.jsonl`."""
 
 from pathlib import Path
 
 import pytest
 
-from brushwork.data.captions import read_caption, read_metadata, render_caption
+from brushwork.data.captions import read_caption, read_metadata
 from brushwork.errors import UserError
 
 
@@ -59,9 +59,10 @@ def test_a_row_of_metadata_that_is_not_one_is_refused_by_its_line(tmp_path: Path
         read_metadata(path)
 
 
-def test_prefix_and_suffix_are_joined_by_blanks_and_left_out_where_empty() -> None:
-    assert render_caption("a dog", prefix="sks,", suffix="best quality") == "sks, a dog best quality"
-    assert render_caption("a dog") == "a dog"
-    assert render_caption("", prefix="sks ") == "sks"
-    assert render_caption("", suffix=" fine") == "fine"
-    assert render_caption("") == ""
+def test_every_line_is_given_where_each_is_a_caption(tmp_path: Path) -> None:
+    assert read_caption(written(tmp_path / "a.txt", b"first \r\n\n second\n"), all_lines=True) == ("first\nsecond", 0)
+    rows = '{"file_name": "a.png", "text": "a  dog\\n\\nruns "}'
+
+    assert read_metadata(written(tmp_path / "metadata.jsonl", rows.encode()), all_lines=True) == {
+        "a.png": "a dog\nruns"
+    }

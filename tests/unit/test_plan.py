@@ -11,7 +11,7 @@ from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.training import report
 from brushwork.training.learner import make_learner
-from brushwork.training.plan import count_cut_captions, count_what_learns, needed_space, show_plan
+from brushwork.training.plan import count_what_learns, cut_captions, needed_space, show_plan
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.step import Objective
@@ -55,8 +55,42 @@ def test_captions_that_are_too_long_are_counted_before_the_start(tmp_path: Path)
     planned(tmp_path)
     (tmp_path / "data" / "00000.txt").write_text("a fox " * 60)
 
-    assert count_cut_captions(planned(tmp_path)) == 1
-    assert count_cut_captions(planned(tmp_path, "model.max_tokens=150")) == 0
+    assert cut_captions(planned(tmp_path)) == {"00000.png": 120 - 75}
+    assert cut_captions(planned(tmp_path, "model.max_tokens=150")) == {}
+
+
+def test_the_plan_names_the_caption_that_loses_most_and_what_reads_it(tmp_path: Path) -> None:
+    planned(tmp_path)
+    (tmp_path / "data" / "00000.txt").write_text("a fox " * 60)
+    (tmp_path / "data" / "00001.txt").write_text("a fox " * 38)
+
+    assert "2 of 5 captions are longer than 75 tokens and lose 1 to 45, most of all 00000.png" in shown(tmp_path)
+    assert "--set model.max_tokens=150 reads more" in shown(tmp_path)
+    assert "max_tokens" not in shown(tmp_path, "model.max_tokens=150")
+
+
+def test_a_choice_is_measured_by_its_longest_form(tmp_path: Path) -> None:
+    planned(tmp_path)
+    (tmp_path / "data" / "00000.txt").write_text("{short|" + "a fox " * 60 + "}")
+
+    assert cut_captions(planned(tmp_path, "data.wildcards=true")) == {"00000.png": 45}
+
+
+def test_the_plan_says_what_becomes_of_captions(tmp_path: Path) -> None:
+    assert "wording" not in shown(tmp_path)
+
+    varied = shown(tmp_path, "data.shuffle_captions=true", "data.keep_tokens=1", "data.tag_dropout=0.1")
+
+    assert "tags shuffled, 1 kept in front; 10% of tags dropped; 8 forms of each in turn" in varied
+    fresh = shown(tmp_path, "data.shuffle_captions=true", "lora.text_encoder=true")
+    assert "a new form each time" in fresh
+
+
+def shown(tmp_path: Path, *overrides: str) -> str:
+    page = Console(file=StringIO(), width=400)
+    folder = RunFolder(tmp_path / "run", "lora")
+    show_plan(page, planned(tmp_path, *overrides), folder, num_sample_prompts=0)
+    return page.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_the_space_that_is_planned_covers_what_is_written(tmp_path: Path) -> None:

@@ -122,6 +122,24 @@ class FolderConfig(Section):
     caption_suffix: str | None = None
     """Put after its captions."""
 
+    shuffle_captions: bool | None = None
+    """Whether its tags are put in another order each time."""
+
+    keep_tokens: int | None = Field(None, ge=0)
+    """So many tags at the beginning of its captions are neither moved nor dropped."""
+
+    keep_tokens_separator: str | None = None
+    """The mark in its captions beside which tags are neither moved nor dropped."""
+
+    tag_dropout: float | None = Field(None, ge=0.0, le=1.0)
+    """Share of the times that a single tag of its captions is left out."""
+
+    wildcards: bool | None = None
+    """Whether its captions are read as choices."""
+
+    caption_dropout: float | None = Field(None, ge=0.0, le=1.0)
+    """Share of the times that its pictures are shown with the empty caption."""
+
     max_missing_captions: float | None = Field(None, ge=0.0, le=1.0)
     """The largest share of its pictures that may be without a caption."""
 
@@ -152,14 +170,46 @@ class DataConfig(Section):
     `text` or `caption`."""
 
     caption_prefix: str = ""
-    """Put before every caption, e.g. the trigger word."""
+    """Put before every caption, e.g. the trigger word. It counts for `keep_tokens`."""
 
     caption_suffix: str = ""
     """Put after every caption."""
 
+    shuffle_captions: bool = False
+    """Put the tags of a caption in another order each time, so that none is bound to its place."""
+
+    keep_tokens: int = Field(0, ge=0)
+    """So many tags at the beginning are neither moved nor dropped: the trigger word."""
+
+    keep_tokens_separator: str = ""
+    """A mark in captions, often `|||`: tags before it, and after a second one, are neither moved nor dropped. Where a
+    caption holds it, it goes before `keep_tokens`."""
+
+    caption_separator: str = Field(",", min_length=1)
+    """What stands between tags."""
+
+    secondary_separator: str = ""
+    """A mark, often `;;;`, that holds tags together while they are shuffled and dropped; then it becomes the
+    `caption_separator`."""
+
+    tag_dropout: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the times that a single tag is left out."""
+
+    wildcards: bool = False
+    """Read captions as choices: one of the lines each time, and one of each `{a|b|c}`. `{{` and `}}` are braces."""
+
+    token_warmup_min: int = Field(1, ge=0)
+    """Tags that are shown at the beginning of the warm-up."""
+
+    token_warmup_steps: float = Field(0, ge=0)
+    """Optimizer steps over which the number of shown tags rises to all; below 1, a share of the run's steps."""
+
     caption_dropout: float = Field(0.0, ge=0.0, le=1.0)
     """Share of the times that a picture is shown with the empty caption, so that guidance has something to lead away
     from. 0.05 to 0.1 is usual when a whole network is trained."""
+
+    caption_dropout_every_epochs: int | None = Field(None, ge=1)
+    """Show every so many epochs all pictures with the empty caption: 3 means the third epoch, the sixth and so on."""
 
     max_missing_captions: float = Field(0.1, ge=0.0, le=1.0)
     """The largest share of pictures without a caption with which a run starts. They train on the prefix alone."""
@@ -203,6 +253,10 @@ class CacheConfig(Section):
 
     text: Literal["auto", "on", "off"] = "auto"
     """Whether text states are cached and the encoders released. `auto` is off where a text encoder trains."""
+
+    caption_variants: int | None = Field(8, ge=1)
+    """Forms of each caption that are made and shown in turn, where captions are shuffled, drawn or thinned. `off`
+    makes a new one each time. Text encoders that learn always see new ones, as nothing of theirs is kept."""
 
     vae_batch_size: int = Field(1, ge=1)
     """Pictures encoded at a time while the cache is built."""

@@ -1,4 +1,4 @@
-"""What is said about a picture: reading caption files, and the text that goes to the encoder."""
+"""Reading what is said about pictures: caption files and `metadata.jsonl`."""
 
 import json
 from pathlib import Path
@@ -23,23 +23,32 @@ def _guess(data: bytes) -> str:
     return "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
 
 
-def read_caption(path: Source) -> tuple[str, int]:
+def read_caption(path: Source, *, all_lines: bool = False) -> tuple[str, int]:
     """The caption in a file, and how many further lines are not used."""
-    return first_line(decode_text(path.read_bytes(), path))
+    return used_lines(decode_text(path.read_bytes(), path), all_lines=all_lines)
 
 
-def first_line(text: str) -> tuple[str, int]:
+def used_lines(text: str, *, all_lines: bool = False) -> tuple[str, int]:
     """The first line that is not blank (empty if there is none), and how many further lines are not used.
 
     Other trainers take the first line too, unless their wildcards are on, so the same folder means the same here.
+
+    Args:
+        all_lines: give every line that is not blank: each is a caption of its own.
     """
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
+    if all_lines:
+        return "\n".join(lines), 0
     return (lines[0], len(lines) - 1) if lines else ("", 0)
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The captions of a `metadata.jsonl` (ImageFolder): `file_name` -> `text`."""
+def read_metadata(path: Path, *, all_lines: bool = False) -> dict[str, str]:
+    """The captions of a `metadata.jsonl` (ImageFolder): `file_name` -> `text`.
+
+    Args:
+        all_lines: keep lines apart; by default a text becomes one line.
+    """
     captions: dict[str, str] = {}
     for number, line in enumerate(decode_text(path.read_bytes(), path).split("\n"), start=1):
         if not line.strip():
@@ -54,10 +63,11 @@ def read_metadata(path: Path) -> dict[str, str]:
                 f"{path}, line {number}: expected an object with the texts `file_name` and `text`.",
                 fix='{"file_name": "0001.png", "text": "a caption"}',
             )
-        captions[name] = " ".join(text.split())
+        captions[name] = text_of_row(text, all_lines=all_lines)
     return captions
 
 
-def render_caption(caption: str, *, prefix: str = "", suffix: str = "") -> str:
-    """The text that is encoded: prefix, caption and suffix, joined by blanks; what is empty is left out."""
-    return " ".join(part for part in (prefix.strip(), caption.strip(), suffix.strip()) if part)
+def text_of_row(text: str, *, all_lines: bool = False) -> str:
+    """The caption in a row of JSON: its line breaks mean nothing, unless each line is a caption of its own."""
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return ("\n" if all_lines else " ").join(line for line in lines if line)

@@ -38,7 +38,9 @@ def find_pictures(place: Path, *, data: DataConfig, offline: bool = False) -> La
 
 def _folder(root: Path, folder: Path, data: DataConfig) -> Layout:
     """Pictures in a folder, else what holds pictures in it."""
-    layout = read_layout(folder, repeats=data.repeats, caption_extension=data.caption_extension)
+    layout = read_layout(
+        folder, repeats=data.repeats, caption_extension=data.caption_extension, all_lines=data.wildcards
+    )
     if not layout.containers:
         return layout
     names = [layout.name(file) for file in layout.containers]

@@ -50,6 +50,7 @@ class Layout:
     """What a folder holds, by names below its root, with slashes."""
 
     root: Path
+    all_lines: bool = False
     pictures: dict[str, PictureFile] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """Sentences for the person about what was left out or is doubtful."""
@@ -88,13 +89,14 @@ def held_out_part(path: Path) -> Path | None:
     return path / "heldout" if (path / "train").is_dir() and (path / "heldout").is_dir() else None
 
 
-def read_layout(root: Path, *, repeats: int, caption_extension: str) -> Layout:
+def read_layout(root: Path, *, repeats: int, caption_extension: str, all_lines: bool = False) -> Layout:
     """Find every picture below `root` and the caption that belongs to it.
 
     Args:
         repeats: how often pictures of a plain folder are seen in an epoch.
+        all_lines: whether every line of a caption is one, not only the first.
     """
-    layout = Layout(root)
+    layout = Layout(root, all_lines=all_lines)
     folders, loose = _entries(root)
     numbered = {folder: match for folder in folders if (match := _NUMBERED.fullmatch(folder.name))}
     ending = caption_extension.lower()
@@ -185,7 +187,7 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
         stems[stem] += 1
         picture = PictureFile(file, repeats, class_tokens)
         if stem in captions:
-            picture.caption, unused = read_caption(captions[stem])
+            picture.caption, unused = read_caption(captions[stem], all_lines=layout.all_lines)
             if unused and stems[stem] == 1:
                 layout.longer.append(layout.name(captions[stem]))
         layout.pictures[layout.name(file)] = picture
@@ -193,7 +195,9 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
         if file.name.lower().endswith(CONTAINERS):
             layout.containers.append(file)
         if file.name == METADATA:
-            named = {file.parent / name: text for name, text in read_metadata(file).items()}
+            named = {
+                file.parent / name: text for name, text in read_metadata(file, all_lines=layout.all_lines).items()
+            }
             layout.metadata |= {_metadata_name(layout, path): text for path, text in named.items()}
         elif file.suffix.lower() in _CAPTION_ENDINGS - {ending} and same_name(file.stem) in stems:
             layout.other_endings[file.suffix] += 1

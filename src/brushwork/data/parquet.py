@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from brushwork.config.schema import DataConfig
-from brushwork.data.captions import first_line
+from brushwork.data.captions import used_lines
 from brushwork.data.layout import Layout, PictureFile, tell_odd_captions
 from brushwork.errors import UserError, listed, nearest
 
@@ -124,7 +124,7 @@ def read_tables(root: Path, tables: Sequence[Path], *, below: Path, data: DataCo
         if not captions:
             layout.notes.append(f"{name} has no rows")
         for row, text in enumerate(captions):
-            caption, unused = (None, 0) if text is None else first_line(text)
+            caption, unused = (None, 0) if text is None else used_lines(text, all_lines=data.wildcards)
             if unused:
                 layout.longer.append(f"{name}/{row}")
             layout.pictures[f"{name}/{row}"] = PictureFile(Cell(table, row), data.repeats, "", caption)

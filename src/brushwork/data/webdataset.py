@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brushwork.config.schema import DataConfig
-from brushwork.data.captions import decode_text, read_caption
+from brushwork.data.captions import decode_text, read_caption, text_of_row
 from brushwork.data.layout import Layout, PictureFile, counted, is_hidden, is_picture, same_name, tell_odd_captions
 from brushwork.errors import UserError, listed, nearest
 
@@ -220,7 +220,9 @@ def _add(layout: Layout, shard: str, sample: _Sample, data: DataConfig, keys: Co
     text = sample.others.get(data.caption_extension.lower())
     if text is not None and not sample.pictures:
         layout.orphans.append(f"{shard}/{text.path}")
-    caption, unused = read_caption(text) if text is not None else (_caption_in_json(sample, data, keys), 0)
+    caption, unused = (
+        (_caption_in_json(sample, data, keys), 0) if text is None else read_caption(text, all_lines=data.wildcards)
+    )
     if unused and text is not None and sample.pictures:
         layout.longer.append(f"{shard}/{text.path}")
     if len(sample.pictures) > 1 and caption is not None:
@@ -244,7 +246,7 @@ def _caption_in_json(sample: _Sample, data: DataConfig, keys: Counter[str]) -> s
     row = row if isinstance(row, dict) else {}
     for key in (data.caption_column, *_OTHER_CAPTION_KEYS):
         if isinstance(value := row.get(key), str):
-            return " ".join(value.split())
+            return text_of_row(value, all_lines=data.wildcards)
     keys.update(key for key, value in row.items() if isinstance(value, str))
     return None
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from brushwork import __version__
-from brushwork.config.schema import LossConfig
+from brushwork.config.schema import DataConfig, LossConfig
 from brushwork.lora.diffusers_layout import METADATA_KEY, adapter_metadata
 from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
@@ -113,7 +113,7 @@ class TrainingFacts:
     seed: int = 0
     session_id: int = 0
     loss: LossConfig = field(default_factory=LossConfig)
-    caption_dropout: float = 0.0
+    data: DataConfig = field(default_factory=DataConfig)
     trigger: str = ""
     comment: str = ""
     title: str | None = None
@@ -283,11 +283,11 @@ def _data(facts: TrainingFacts) -> dict[str, Any]:
         "max_bucket_reso": max(map(max, facts.buckets)) if facts.buckets else None,
         "cache_latents": facts.cache_latents,
         "cache_text_encoder_outputs": facts.cache_text,
-        "shuffle_caption": False,
-        "keep_tokens": 0,
-        "caption_dropout_rate": facts.caption_dropout,
-        "caption_dropout_every_n_epochs": 0,
-        "caption_tag_dropout_rate": 0.0,
+        "shuffle_caption": facts.data.shuffle_captions,
+        "keep_tokens": facts.data.keep_tokens,
+        "caption_dropout_rate": facts.data.caption_dropout,
+        "caption_dropout_every_n_epochs": facts.data.caption_dropout_every_epochs or 0,
+        "caption_tag_dropout_rate": facts.data.tag_dropout,
         "face_crop_aug_range": None,
     }
 

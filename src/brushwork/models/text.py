@@ -53,6 +53,12 @@ class TextStates:
     pooled: Tensor | None
 
 
+def joined(states: Sequence[TextStates]) -> TextStates:
+    """The states of several batches as one."""
+    pooled = [each.pooled for each in states if each.pooled is not None]
+    return TextStates(torch.cat([each.context for each in states]), torch.cat(pooled) if pooled else None)
+
+
 class Tokenizer:
     """Captions become numbers, as the encoder was trained on them.
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from brushwork.models.text import TextStates
-from brushwork.runtime import generator
 from brushwork.training.step import Batch
 
 
@@ -22,6 +21,7 @@ class Example:
 
     name: str
     caption: str
+    """Said plainly, with nothing left to chance."""
     latent_key: str
     time_ids: tuple[int, ...]
     weight: float = 1.0
@@ -56,16 +56,15 @@ class Feed:
     cached_text: EncodesText | None
     needs_time_ids: bool
 
-    def read(self, indices: Sequence[int], *, without_caption: Sequence[bool] = ()) -> "Loaded":
+    def read(self, indices: Sequence[int], captions: Sequence[str] | None = None) -> "Loaded":
         """Read one batch; all its pictures have one size.
 
         Args:
-            without_caption: which of them are shown with the empty caption; by default none.
+            captions: what is said of them this time; by default what is said plainly.
         """
         chosen = [self.examples[index] for index in indices]
         moments = [self.latents.read(example.latent_key) for example in chosen]
-        dropped = without_caption or [False] * len(chosen)
-        captions = tuple("" if drop else each.caption for each, drop in zip(chosen, dropped, strict=True))
+        captions = tuple(captions) if captions is not None else tuple(each.caption for each in chosen)
         return Loaded(
             mean=torch.stack([entry["mean"].float() for entry in moments]),
             deviation=torch.stack([entry["deviation"].float() for entry in moments]),
@@ -76,12 +75,12 @@ class Feed:
             names=tuple(example.name for example in chosen),
         )
 
-    def read_ahead(self, batches: Iterable[tuple[Sequence[int], Sequence[bool]]]) -> Iterator["Loaded"]:
-        """Read every batch (indices, which without caption) in order, always one before it is asked for."""
+    def read_ahead(self, batches: Iterable[tuple[Sequence[int], Sequence[str]]]) -> Iterator["Loaded"]:
+        """Read every batch (indices, captions) in order, always one before it is asked for."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed") as reader:
             upcoming = None
-            for indices, without_caption in batches:
-                following = reader.submit(self.read, indices, without_caption=without_caption)
+            for indices, captions in batches:
+                following = reader.submit(self.read, indices, captions)
                 if upcoming is not None:
                     yield upcoming.result()
                 upcoming = following
@@ -112,14 +111,6 @@ class Loaded:
             weights=self.weights,
             names=self.names,
         )
-
-
-def dropped_captions(count: int, rate: float, *, seed: int, step: int, microbatch: int) -> list[bool]:
-    """Which of a batch's pictures are shown without their caption."""
-    if rate == 0.0:
-        return [False] * count
-    source = generator(seed, "caption dropout", step, microbatch)
-    return (torch.rand(count, generator=source) < rate).tolist()
 
 
 def _weights(weights: Sequence[float]) -> Tensor | None:

@@ -14,7 +14,7 @@ from brushwork.lora.inject import Adapter, inject
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState, component_of
 from brushwork.models.rewrite import write_base
-from brushwork.models.text import TextEncoders, TextStates
+from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base
 from brushwork.runtime import PRECISIONS
@@ -233,5 +233,8 @@ class TextEncoding:
 
     def __call__(self, captions: Sequence[str]) -> TextStates:
         assert self._text is not None, "text states come from the cache"
-        with torch.set_grad_enabled(self._learns and torch.is_grad_enabled()):
+        if self._learns:
             return self._text.encode(captions)
+        # One at a time, as they are cached: the last bits of a caption's states depend on what shares its batch.
+        with torch.no_grad():
+            return joined([self._text.encode([caption]) for caption in captions])

@@ -6,7 +6,7 @@ SD 1.5 and SDXL, with and without text encoders, run through these lines; what d
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,7 +20,7 @@ from brushwork.runtime import derive_seed, peak_memory
 from brushwork.training import ema
 from brushwork.training.batches import Budget
 from brushwork.training.checkpoint import Lowest, Position
-from brushwork.training.feed import EncodesText, Feed, Loaded, dropped_captions
+from brushwork.training.feed import EncodesText, Feed, Loaded
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
@@ -104,6 +104,8 @@ class Loop:
 
     learner: Learner
     feed: Feed
+    captions: Callable[[int, int, Sequence[int]], Sequence[str]]
+    """What is said at (step, microbatch) of the pictures with these indices."""
     budget: Budget
     settings: Settings
     folder: RunFolder
@@ -117,7 +119,7 @@ class Loop:
         """Train. Returns where it ended: at `budget.total_steps`, or earlier if it was interrupted."""
         pending = range(self.position.step, self.budget.total_steps)
         batches = self.feed.read_ahead(
-            (indices, self._without_caption(len(indices), step, microbatch))
+            (indices, self.captions(step, microbatch, indices))
             for step in pending
             for microbatch, indices in enumerate(self.budget.microbatches(step))
         )
@@ -174,10 +176,6 @@ class Loop:
             "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
             "skipped_updates": scale.overflows,
         }
-
-    def _without_caption(self, count: int, step: int, microbatch: int) -> list[bool]:
-        rate, seed = self.settings.data.caption_dropout, self.settings.train.seed
-        return dropped_captions(count, rate, seed=seed, step=step, microbatch=microbatch)
 
     def _losses(self, step: int, microbatch: int, loaded: Loaded) -> Tensor:
         """Forward pass of one batch: -> (B,)"""

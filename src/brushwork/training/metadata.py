@@ -63,6 +63,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         seed=settings.train.seed,
         session_id=derive_seed(settings.train.seed, "session") % 2**32,
         loss=settings.loss,
+        data=settings.data,
         trigger=settings.trigger,
         **settings.about.model_dump(),
     )
@@ -96,7 +97,7 @@ def _folders(preparation: Preparation, *, regularisation: bool) -> tuple[Folder,
             name=preparation.data.resolve().name if name == "." else PurePosixPath(name).name,
             num_images=len(pictures),
             repeats=pictures[0].sample.repeats,
-            captions=tuple(picture.caption for picture in pictures),
+            captions=tuple(picture.words.plainly for picture in pictures),
         )
         for name, pictures in sorted(by_folder.items())
     )

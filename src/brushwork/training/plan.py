@@ -14,6 +14,7 @@ from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
 from brushwork.data.buckets import sizes_in_words
 from brushwork.data.transform import Size
+from brushwork.data.wording import is_varied
 from brushwork.lora.state import component_of
 from brushwork.lora.targets import find_targets, is_pointwise
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
@@ -100,13 +101,22 @@ def learning_shapes(preparation: Preparation) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def count_cut_captions(preparation: Preparation) -> int:
-    """How many captions have more tokens than are read."""
-    most = preparation.settings.model.max_tokens
+def cut_captions(preparation: Preparation) -> dict[str, int]:
+    """The pictures whose captions have more tokens than are read, each with how many are lost; the worst first.
+
+    The order of tags changes nothing of a caption's length, so only where words are drawn is every variant looked at.
+    """
+    settings = preparation.settings
     tokenizers = [Tokenizer(vocabulary) for vocabulary in preparation.base.vocabularies().values()]
-    return sum(
-        any(len(tokenizer.words(caption)) > most for tokenizer in tokenizers) for caption in preparation.captions
-    )
+    lost = {}
+    for index, picture in enumerate((*preparation.pictures, *preparation.held_out)):
+        captions = {picture.words.plainly}
+        if picture.words.data.wildcards and index < len(preparation.pictures):
+            captions |= preparation.wording.of_picture(index)
+        longest = max(len(tokenizer.words(caption)) for caption in captions for tokenizer in tokenizers)
+        if longest > settings.model.max_tokens:
+            lost[picture.sample.name] = longest - settings.model.max_tokens
+    return dict(sorted(lost.items(), key=lambda item: -item[1]))
 
 
 def meta_unet(spec: UNetSpec) -> UNet:
@@ -162,13 +172,11 @@ def count_files(settings: Settings, budget: Budget) -> int:
 def _data_lines(preparation: Preparation) -> LINES:
     dataset = preparation.dataset
     without = len(dataset.missing_captions) + len(dataset.empty_captions)
-    captions = f"{len(preparation.captions)} different, {without} pictures without"
-    cut = count_cut_captions(preparation)
-    if cut:
-        captions += f"; {cut} longer than {preparation.settings.model.max_tokens} tokens are cut (model.max_tokens)"
+    different = len({picture.words.text for picture in (*preparation.pictures, *preparation.held_out)})
     lines = [
         *_folder_lines(preparation),
-        ("captions", captions),
+        ("captions", f"{different} different, {without} pictures without"),
+        *_wording_lines(preparation),
         *_bucket_lines(preparation),
     ]
     if preparation.held_out:
@@ -176,7 +184,7 @@ def _data_lines(preparation: Preparation) -> LINES:
     if dataset.quarantined:
         lines.append(("quarantined", f"{len(dataset.quarantined)} files cannot be used: see quarantine.jsonl"))
     if preparation.pictures:
-        lines.append(("a caption", shortened(preparation.pictures[0].caption) or "(empty)"))
+        lines.append(("a caption", shortened(preparation.wording.caption(0, 0)) or "(empty)"))
     return lines + [("note", note) for note in dataset.notes]
 
 
@@ -201,6 +209,41 @@ def _bucket_lines(preparation: Preparation) -> LINES:
         lines.append(("buckets", report.counts()))
     lines += [("cut off", report.cut_in_words()), ("enlarged", report.enlarged_in_words())]
     return lines
+
+
+def _wording_lines(preparation: Preparation) -> LINES:
+    """What becomes of captions before they are read."""
+    data, most = preparation.settings.data, preparation.settings.model.max_tokens
+    kept = f", {data.keep_tokens} kept in front" if data.keep_tokens else ""
+    warmup = data.token_warmup_steps
+    changes = {
+        "one line and one of each {a|b}": data.wildcards,
+        f"tags shuffled{kept}": data.shuffle_captions,
+        f"{data.tag_dropout:.0%} of tags dropped": data.tag_dropout,
+        f"tags warmed up over {f'{warmup:.0%} of the' if warmup < 1 else f'{warmup:g}'} steps": warmup,
+        f"{data.caption_dropout:.0%} of the times none": data.caption_dropout,
+        f"none in every {data.caption_dropout_every_epochs}th epoch": data.caption_dropout_every_epochs,
+    }
+    lines = []
+    if done := [words for words, applies in changes.items() if applies]:
+        variants = preparation.wording.variants
+        varied = any(is_varied(each.text, each.data) for each in preparation.wording.pictures)
+        forms = "; a new form each time" if variants is None else f"; {variants} forms of each in turn"
+        lines.append(("wording", "; ".join(done) + (f"{forms} (cache.caption_variants)" if varied else "")))
+    if cut := cut_captions(preparation):
+        lines.append(("cut", _cut_line(cut, most=most, total=len(preparation.pictures) + len(preparation.held_out))))
+    mark = data.keep_tokens_separator
+    if mark and any(mark in picture.words.plainly for picture in preparation.pictures):
+        lines.append(("note", f"{mark} stays in the captions, because nothing is shuffled, dropped or warmed up"))
+    return lines
+
+
+def _cut_line(cut: Mapping[str, int], *, most: int, total: int) -> str:
+    worst, least = next(iter(cut)), min(cut.values())
+    lost = f"{least} to {cut[worst]}" if least < cut[worst] else str(least)
+    longer = 150 if most + cut[worst] <= 150 else 225
+    hint = f": --set model.max_tokens={longer} reads more" if longer > most else ""
+    return f"{len(cut)} of {total} captions are longer than {most} tokens and lose {lost}, most of all {worst}{hint}"
 
 
 def _base_lines(preparation: Preparation) -> LINES:

@@ -13,12 +13,12 @@ from brushwork.cache.fingerprint import latent_key, text_key
 from brushwork.config.schema import DataConfig, Settings
 from brushwork.data.bucket_report import BucketReport, Framed, report_buckets
 from brushwork.data.buckets import Buckets, make_buckets
-from brushwork.data.captions import render_caption
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.folders import balance, is_regularisation, read_folders, settings_of
 from brushwork.data.layout import held_out_part
 from brushwork.data.split import hold_out
 from brushwork.data.transform import Placement, Size
+from brushwork.data.wording import full_text
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
@@ -26,6 +26,7 @@ from brushwork.models.weights import Base, open_configured
 from brushwork.progress import Progress
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
+from brushwork.training.captions import Captioned, Captions
 from brushwork.training.feed import Example
 from brushwork.training.loss_settings import refuse_contradictory_loss, refuse_foreign_loss
 from brushwork.training.validation import fixed_part
@@ -39,8 +40,7 @@ class Picture:
 
     sample: Sample
     placement: Placement
-    caption: str
-    """As it is trained, with prefix and suffix."""
+    words: Captioned
     latent_key: str
     weight: float
     """Of its loss, beside the other pictures' 1."""
@@ -50,7 +50,7 @@ class Picture:
     def example(self) -> Example:
         return Example(
             name=self.sample.name,
-            caption=self.caption,
+            caption=self.words.plainly,
             latent_key=self.latent_key,
             time_ids=self.placement.time_ids(),
             weight=self.weight,
@@ -79,10 +79,23 @@ class Preparation:
         """Whether text states come from the cache, so that the encoders can go."""
         return caches_text(self.settings)
 
-    @property
+    @cached_property
+    def wording(self) -> Captions:
+        """What is said of each picture in each step."""
+        settings = self.settings
+        frozen = not settings.lora.text_encoder
+        return Captions(
+            pictures=[picture.words for picture in self.pictures],
+            budget=self.budget,
+            seed=settings.train.seed,
+            variants=settings.cache.caption_variants if frozen else None,
+        )
+
+    @cached_property
     def captions(self) -> list[str]:
-        """Every caption that the run reads, once."""
-        return sorted({picture.caption for picture in (*self.pictures, *self.held_out)})
+        """Every caption that the run reads, once; the plain ones too, on which is measured."""
+        plain = {picture.words.plainly for picture in (*self.pictures, *self.held_out)}
+        return sorted(plain | self.wording.all())
 
     @cached_property
     def bucket_report(self) -> BucketReport:
@@ -110,7 +123,7 @@ class Preparation:
         """Changes with any picture, caption, order or size that the run would see."""
         digest = hashlib.sha256()
         for picture in (*self.pictures, *self.held_out):
-            line = (picture.latent_key, picture.caption, picture.sample.repeats, picture.placement)
+            line = (picture.latent_key, picture.words.text, picture.sample.repeats, picture.placement)
             digest.update(repr(line).encode())
             if picture.regularisation:
                 digest.update(b"regularisation")
@@ -240,7 +253,7 @@ def _pictures(samples: Sequence[Sample], settings: Settings, buckets: Buckets, v
             Picture(
                 sample=sample,
                 placement=placement,
-                caption=render_caption(sample.caption, prefix=data.caption_prefix, suffix=data.caption_suffix),
+                words=Captioned(sample.name, full_text(sample.caption, data), data),
                 latent_key=latent_key(sample.digest, placement, data.background, vae),
                 weight=settings.loss.prior_weight if regularisation else 1.0,
                 regularisation=regularisation,

@@ -13,7 +13,7 @@ from torch import Tensor
 from brushwork.cache.store import Store, cache_folder
 from brushwork.errors import UserError
 from brushwork.generation.pipeline import Pipeline
-from brushwork.models.text import TextEncoders, TextStates
+from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.vae import VAE
 from brushwork.progress import progress_bar
 from brushwork.records import Row, read_rows, write_rows
@@ -175,6 +175,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
         loop = Loop(
             learner=learner,
             feed=_feed(preparation.pictures, preparation, entries, cached_text),
+            captions=preparation.wording.shown,
             budget=preparation.budget,
             settings=settings,
             folder=folder,
@@ -226,9 +227,7 @@ def _from_memory(states: dict[str, TextStates]) -> Callable[[Sequence[str]], Tex
     """Text states that were computed while the encoders were there."""
 
     def encode(prompts: Sequence[str]) -> TextStates:
-        chosen = [states[prompt] for prompt in prompts]
-        pooled = [each.pooled for each in chosen if each.pooled is not None]
-        return TextStates(torch.cat([each.context for each in chosen]), torch.cat(pooled) if pooled else None)
+        return joined([states[prompt] for prompt in prompts])
 
     return encode
 
