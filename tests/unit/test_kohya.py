@@ -204,6 +204,7 @@ def test_what_a_file_leaves_out_has_kohyas_defaults_and_those_that_surprise_are_
             {"optimizer.weight_decay": 0.1, "optimizer.eps": 1e-6},
         ),
         ('optimizer_args = ["betas=(0.9,0.95)"]', {"optimizer.betas": (0.9, 0.95)}),
+        ('lr_scheduler = "cosine"\nlr_scheduler_num_cycles = 3', {"schedule.cycles": 1}),
         ("max_grad_norm = 0", {"optimizer.max_grad_norm": None}),
         ('lr_scheduler = "constant_with_warmup"\nlr_warmup_steps = 50', {"schedule.warmup_steps": 50}),
         ("resolution = 768", {"data.resolution": 768}),
@@ -478,7 +479,7 @@ def test_a_folder_of_regularisation_pictures_is_one_more_folder(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (TWO_FOLDERS + "keep_tokens = 3\n", "keep_tokens differs between the folders"),
+        (TWO_FOLDERS + "random_crop = true\n", "random_crop differs between the folders"),
         (
             TWO_FOLDERS + "[[datasets]]\nresolution = 768\n[[datasets.subsets]]\nimage_dir = 'x'\n",
             "resolution differs",

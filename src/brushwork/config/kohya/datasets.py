@@ -6,6 +6,7 @@ What a subset does not say, its data set says, then `[general]`, then the settin
 from collections.abc import Mapping
 from typing import Any
 
+from brushwork.config.kohya.pictures import FOLDER_KEYS
 from brushwork.config.kohya.read import checked, raise_all, unknown_key
 from brushwork.config.kohya.table import TABLE
 from brushwork.errors import UserError
@@ -23,8 +24,7 @@ INHERITED = {
 
 OF_A_SUBSET = {"image_dir", "is_reg", "alpha_mask", "metadata_file", "conditioning_data_dir"}
 
-OF_A_FOLDER = {"image_dir", "num_repeats", "is_reg", "class_tokens"}
-OF_A_FOLDER |= {"caption_extension", "caption_prefix", "caption_suffix"}
+OF_A_FOLDER = {"image_dir", "is_reg", *FOLDER_KEYS}
 """What may differ between folders here; everything else holds for all."""
 
 

@@ -1,10 +1,9 @@
-"""Rows of the table: the base, the adapter, and how its weights move."""
+"""Rows of the table: the base, and the adapter."""
 
 from typing import Any
 
-from brushwork.config.describe import fields, text_choices
 from brushwork.config.kohya.arguments import parse_arguments
-from brushwork.config.kohya.key import NOTHING, Given, Meaning, aside, needless, same, turned, unmet
+from brushwork.config.kohya.key import NOTHING, Given, Meaning, needless, same, turned, unmet
 from brushwork.errors import UserError, listed, nearest
 
 # The base
@@ -78,6 +77,19 @@ ALL_ARGUMENTS = (
 )  # fmt: skip
 """What `networks.lora` of kohya and LyCORIS understand in `network_args`."""
 
+HONOURED = {
+    "conv_dim",
+    "conv_alpha",
+    "rank_dropout",
+    "module_dropout",
+    "rs_lora",
+    "rslora",
+    "algo",
+    "dropout",
+    "preset",
+}
+HONOURED |= {"loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"}
+
 
 def arguments(given: Given) -> dict[str, Any]:
     """`network_args`, of which every name is known."""
@@ -122,17 +134,19 @@ def _arguments(value: Any, given: Given) -> Meaning:
     for name, setting in (
         ("rank_dropout", "lora.rank_dropout"),
         ("module_dropout", "lora.module_dropout"),
-        ("dora_wd", "lora.dora"),
         ("rs_lora", "lora.rslora"),
         ("rslora", "lora.rslora"),
-        ("loraplus_lr_ratio", "optimizer.lora_plus_ratio"),
     ):
         if found.get(name) is not None:
             settings[setting] = found[name]
-    honoured = {"conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "dora_wd", "rs_lora", "rslora"}
-    honoured |= {"loraplus_lr_ratio", "algo", "dropout"}
-    others = [f"{name}={found[name]}" for name in found if name not in honoured and found[name]]
-    instead = f"{listed(others)}: one rank and one rate hold for all blocks here" if others else ""
+    both = found.get("loraplus_lr_ratio")
+    unet, text = (found.get(f"loraplus_{part}_lr_ratio", both) for part in ("unet", "text_encoder"))
+    if unet is not None:
+        settings["optimizer.lora_plus_ratio"] = unet
+    others = [f"{name}={found[name]}" for name in found if name not in HONOURED and found[name]]
+    if text != unet and text_encoder_decision(given)[1]:
+        others.append(f"loraplus_text_encoder_lr_ratio={text}")
+    instead = f"{listed(others)}: all layers have one rank, one kind and one ratio of rates here" if others else ""
     return Meaning(settings, instead=instead)
 
 
@@ -187,6 +201,11 @@ def _text_encoder_only(value: Any, given: Given) -> Meaning:
     return Meaning({"lora.text_encoder": "only"}) if value else NOTHING
 
 
+def _stop_text_encoder(value: Any, given: Given) -> Meaning:
+    learns = value and value > 0 and text_encoder_decision(given)[1]
+    return Meaning({"train.stop_text_encoder_after": f"{value} steps"}) if learns else NOTHING
+
+
 ADAPTER = [
     turned(
         "network_module", "text", "networks.lora", ("lora.targets",), _module,
@@ -204,12 +223,12 @@ ADAPTER = [
     turned(
         "network_args", "texts", None,
         (
-            "lora.conv_rank", "lora.conv_alpha", "lora.rank_dropout", "lora.module_dropout", "lora.dora",
-            "lora.rslora", "optimizer.lora_plus_ratio",
+            "lora.conv_rank", "lora.conv_alpha", "lora.rank_dropout", "lora.module_dropout", "lora.rslora",
+            "optimizer.lora_plus_ratio",
         ),
         _arguments,
-        "conv_dim, conv_alpha, rank_dropout, module_dropout, loraplus_lr_ratio, dora_wd, rs_lora; ranks and rates "
-        "block by block are not honoured",
+        "conv_dim, conv_alpha, rank_dropout, module_dropout, the loraplus ratios, rs_lora; ranks and rates block by "
+        "block and DoRA are not honoured",
     ),
     turned("network_dropout", "number", None, ("lora.dropout",), _dropout, "left out is 0"),
     turned(
@@ -226,173 +245,10 @@ ADAPTER = [
         "no key of kohya's, but found in recipes, and understood",
     ),
     same("network_weights", "text", None, "lora.begin_with"),
-    unmet(
-        "dim_from_weights", "flag", False,
-        "the rank stands in network_dim: `brushwork inspect LORA` shows that of the weights",
+    same("dim_from_weights", "flag", False, "lora.as_in_file"),
+    turned(
+        "stop_text_encoder_training", "whole", None, ("train.stop_text_encoder_after",), _stop_text_encoder,
+        "steps; kohya's program for LoRAs passes it over",
     ),
     same("scale_weight_norms", "number", None, "lora.scale_weight_norms"),
-]  # fmt: skip
-
-
-# How weights move
-
-OPTIMIZERS = {
-    "adamw": "adamw",
-    "adamw8bit": "adamw8bit",
-    "pagedadamw8bit": "paged_adamw8bit",
-    "pagedadamw": "paged_adamw",
-    "pagedadamw32bit": "paged_adamw",
-    "adafactor": "adafactor",
-    "lion": "lion",
-    "lion8bit": "lion8bit",
-    "pagedlion8bit": "paged_lion8bit",
-    "prodigy": "prodigy",
-    "adamwschedulefree": "schedulefree",
-    "muon": "muon",
-}
-"""kohya's names in small letters, and ours."""
-
-SAME_RULE = {"adamw8bit", "pagedadamw8bit", "pagedadamw", "pagedadamw32bit"}
-"""These are AdamW in less memory."""
-
-
-def _optimizer_name(given: Given) -> str:
-    said = str(given["optimizer_type"] or "").lower().rpartition(".")[2]
-    if said:
-        return said
-    return "adamw8bit" if given["use_8bit_adam"] else "lion" if given["use_lion_optimizer"] else "adamw"
-
-
-def _optimizer(value: Any, given: Given) -> Meaning:
-    name = _optimizer_name(given)
-    have = text_choices(fields()["optimizer.name"])
-    ours = OPTIMIZERS.get(name, name.replace("_", ""))
-    if ours in have:
-        return Meaning({"optimizer.name": ours})
-    if name in SAME_RULE:
-        return Meaning({"optimizer.name": "adamw"}, instead="AdamW is taken: the same rule, with more memory")
-    return Meaning(undecided=f"this optimizer is not among {', '.join(have)}", choice="optimizer.name=adamw")
-
-
-def _optimizer_arguments(value: Any, given: Given) -> Meaning:
-    found = parse_arguments("optimizer_args", value or [])
-    settings: dict[str, Any] = {}
-    for name in ("weight_decay", "betas", "eps"):
-        if name in found:
-            settings[f"optimizer.{name}"] = found.pop(name)
-    if isinstance(settings.get("optimizer.betas"), str):
-        settings["optimizer.betas"] = [float(part) for part in settings["optimizer.betas"].split(",")]
-    if found:
-        settings["optimizer.arguments"] = found
-    return Meaning(settings)
-
-
-def _default_rate(value: Any, given: Given) -> Meaning:
-    """The rate of whatever has none of its own."""
-    if given["unet_lr"] is not None:
-        return NOTHING
-    return Meaning({"optimizer.learning_rate": value})
-
-
-def _unet_rate(value: Any, given: Given) -> Meaning:
-    if value is None:
-        return NOTHING
-    if value == 0:
-        return Meaning(undecided="0 lets the UNet rest", choice="optimizer.learning_rate=1e-4")
-    return Meaning({"optimizer.learning_rate": value})
-
-
-def _text_rates(value: Any, given: Given) -> Meaning:
-    settings = decides_text_encoder("text_encoder_lr", given)
-    rates = [rate for rate in (value if isinstance(value, list) else [value]) if rate is not None]
-    _, learns = text_encoder_decision(given)
-    if not learns:
-        return Meaning(settings)
-    if not rates:  # kohya takes learning_rate, not unet_lr
-        rate = given["learning_rate"] if given["unet_lr"] is not None else None
-        return Meaning({"optimizer.text_encoder_learning_rate": rate})
-    settings["optimizer.text_encoder_learning_rate"] = rates[0] or None
-    if len(rates) > 1 and rates[1] != rates[0]:
-        if not all(rates):
-            return Meaning(
-                undecided="one text encoder learns and the other rests: both learn here, or neither",
-                choice="optimizer.text_encoder_learning_rate=6e-5",
-            )
-        settings["optimizer.text_encoder_2_learning_rate"] = rates[1]
-    return Meaning(settings)
-
-
-SCHEDULES = {"constant_with_warmup": "constant"}
-
-
-def _schedule(value: Any, given: Given) -> Meaning:
-    if given["lr_scheduler_type"]:
-        return NOTHING
-    have = text_choices(fields()["schedule.name"])
-    name = str(value).lower()
-    if name in have or SCHEDULES.get(name) in have:
-        return Meaning({"schedule.name": name if name in have else SCHEDULES[name]})
-    if "schedulefree" in _optimizer_name(given):
-        return Meaning({"schedule.name": "constant"})
-    return Meaning(undecided=f"this schedule is not among {', '.join(have)}", choice="schedule.name=cosine")
-
-
-def _foreign_schedule(value: Any, given: Given) -> Meaning:
-    if not value:
-        return NOTHING
-    return Meaning(undecided="schedules of other libraries are not called", choice="schedule.name=cosine")
-
-
-def _cycles(value: Any, given: Given) -> Meaning:
-    remark = "only cosine_with_restarts begins again" if "restarts" not in str(given["lr_scheduler"]) else ""
-    return Meaning({"schedule.cycles": max(1, value)}, remark if value > 1 else "")
-
-
-def _max_norm(value: Any, given: Given) -> Meaning:
-    return Meaning({"optimizer.max_grad_norm": value or None})
-
-
-OPTIMIZER = [
-    turned(
-        "optimizer_type", "text", "", ("optimizer.name",), _optimizer,
-        "AdamW, AdamW8bit, Lion, Adafactor, Prodigy and others, in large or small letters; left out is AdamW",
-    ),
-    aside("use_8bit_adam", "flag", False, "the old way to say optimizer_type = AdamW8bit, and understood"),
-    aside("use_lion_optimizer", "flag", False, "the old way to say optimizer_type = Lion, and understood"),
-    turned(
-        "optimizer_args", "texts", None,
-        ("optimizer.weight_decay", "optimizer.betas", "optimizer.eps", "optimizer.arguments"),
-        _optimizer_arguments,
-        "weight_decay, betas and eps are settings; the rest goes to the optimizer as it is",
-    ),
-    turned(
-        "learning_rate", "number", 2e-6, ("optimizer.learning_rate",), _default_rate,
-        "for whatever has no rate of its own",
-        surprise="kohya's learning rate is 2e-6 where the file says none: fifty times less than is usual for a LoRA",
-    ),
-    turned("unet_lr", "number", None, ("optimizer.learning_rate",), _unet_rate, "goes before learning_rate"),
-    turned(
-        "text_encoder_lr", "numbers", None,
-        ("optimizer.text_encoder_learning_rate", "optimizer.text_encoder_2_learning_rate", "lora.text_encoder"),
-        _text_rates,
-        "one number, or one for each encoder of SDXL; 0 lets them rest; left out is learning_rate",
-    ),
-    turned("max_grad_norm", "number", 1.0, ("optimizer.max_grad_norm",), _max_norm, "0 is off"),
-    turned(
-        "lr_scheduler", "text", "constant", ("schedule.name",), _schedule,
-        "constant_with_warmup is `constant` with warm-up steps",
-        surprise="kohya's learning rate stays constant where the file names no schedule",
-    ),
-    turned("lr_scheduler_type", "text", "", (), _foreign_schedule, "schedules of other libraries are not called"),
-    unmet("lr_scheduler_args", "texts", None, "belongs to the schedules of other libraries"),
-    same(
-        "lr_warmup_steps", "number", 0, "schedule.warmup_steps",
-        "steps, or below 1 a share of them, as there",
-    ),
-    turned("lr_scheduler_num_cycles", "whole", 1, ("schedule.cycles",), _cycles, "for cosine_with_restarts"),
-    same("lr_decay_steps", "number", 0, "schedule.decay_steps"),
-    same("lr_scheduler_power", "number", 1.0, "schedule.power"),
-    unmet("lr_scheduler_timescale", "whole", None, "belongs to inverse_sqrt, which is not here"),
-    unmet("lr_scheduler_min_lr_ratio", "number", None, "the rate falls to zero here"),
-    needless("fused_backward_pass", "flag", False, "the gradients of an adapter are small"),
 ]  # fmt: skip

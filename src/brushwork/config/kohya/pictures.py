@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from brushwork.config.kohya.key import NOTHING, Given, Meaning, aside, needless, same, turned, unmet
+from brushwork.config.schema import FolderConfig
 
 # Where pictures are
 
@@ -193,11 +194,22 @@ CACHING = [
 # Keys that only a file for data sets has
 
 FOLDER_KEYS = {
-    "num_repeats": "repeats",
-    "class_tokens": "class_prompt",
-    "caption_extension": "caption_extension",
-    "caption_prefix": "caption_prefix",
-    "caption_suffix": "caption_suffix",
+    name: ours
+    for name, ours in {
+        "num_repeats": "repeats",
+        "class_tokens": "class_prompt",
+        "caption_extension": "caption_extension",
+        "caption_prefix": "caption_prefix",
+        "caption_suffix": "caption_suffix",
+        "shuffle_caption": "shuffle_captions",
+        "keep_tokens": "keep_tokens",
+        "keep_tokens_separator": "keep_tokens_separator",
+        "caption_tag_dropout_rate": "tag_dropout",
+        "caption_dropout_rate": "caption_dropout",
+        "enable_wildcard": "wildcards",
+        "flip_aug": "flip",
+    }.items()
+    if ours in FolderConfig.model_fields
 }
 """What a folder may have of its own, and what a table of `[[data.folders]]` calls it."""
 
@@ -220,7 +232,7 @@ def _folder_table(subset: Mapping[str, Any], given: Given) -> dict[str, Any]:
             own = caption_ending(subset.get(name), Path(table["path"]).expanduser())
             usual = caption_ending(given.said.get(name), given.pictures)
         if own != usual and not (own is None and usual == ""):
-            table[ours] = own or ""
+            table[ours] = "" if own is None else own
     return table
 
 

@@ -6,7 +6,8 @@ from types import MappingProxyType
 from brushwork.config.kohya.files import LOGS, SAMPLES, SAVING, VALIDATION
 from brushwork.config.kohya.key import Key
 from brushwork.config.kohya.loop import LOOP, LOSS
-from brushwork.config.kohya.network import ADAPTER, BASE, OPTIMIZER
+from brushwork.config.kohya.network import ADAPTER, BASE
+from brushwork.config.kohya.optimizer import OPTIMIZER
 from brushwork.config.kohya.pictures import CACHING, CAPTIONS, PLACES, SETS, SIZES, WINDOWS
 
 GROUPS: Mapping[str, list[Key]] = MappingProxyType(
