@@ -225,6 +225,56 @@ def test_what_a_file_leaves_out_has_kohyas_defaults_and_those_that_surprise_are_
         ("min_snr_gamma = 0", {"loss.min_snr_gamma": None}),
         ('output_name = "my lora (v2)"', {"name": "my-lora-v2"}),
         ('caption_extension = "txt"', {"data.caption_extension": ".txt"}),
+        (
+            'shuffle_caption = true\nkeep_tokens = 2\nkeep_tokens_separator = "|||"\nsecondary_separator = ";;;"',
+            {
+                "data.shuffle_captions": True,
+                "data.keep_tokens": 2,
+                "data.keep_tokens_separator": "|||",
+                "data.secondary_separator": ";;;",
+            },
+        ),
+        (
+            "caption_dropout_rate = 0.1\ncaption_dropout_every_n_epochs = 3\ncaption_tag_dropout_rate = 0.2",
+            {"data.caption_dropout": 0.1, "data.caption_dropout_every_epochs": 3, "data.tag_dropout": 0.2},
+        ),
+        ("caption_dropout_every_n_epochs = 0", {"data.caption_dropout_every_epochs": None}),
+        (
+            "token_warmup_min = 2\ntoken_warmup_step = 0.5\nenable_wildcard = true",
+            {"data.token_warmup_min": 2, "data.token_warmup_steps": 0.5, "data.wildcards": True},
+        ),
+        (
+            'loss_type = "l2"\nhuber_c = 0.2\nhuber_schedule = "constant"',
+            {"loss.kind": "mse", "loss.huber_c": 0.2, "loss.huber_schedule": "constant"},
+        ),
+        ('loss_type = "smooth_l1"', {"loss.kind": "smooth_l1"}),
+        (
+            "noise_offset = 0.05\nnoise_offset_random_strength = true\nadaptive_noise_scale = 0.01",
+            {"loss.noise_offset": 0.05, "loss.noise_offset_random": True, "loss.adaptive_noise_scale": 0.01},
+        ),
+        (
+            "multires_noise_iterations = 6\nmultires_noise_discount = 0.2",
+            {"loss.multires_iterations": 6, "loss.multires_discount": 0.2},
+        ),
+        (
+            "ip_noise_gamma = 0.1\nip_noise_gamma_random_strength = true",
+            {"loss.input_perturbation": 0.1, "loss.input_perturbation_random": True},
+        ),
+        ("min_timestep = 100\nmax_timestep = 900", {"loss.min_timestep": 100, "loss.max_timestep": 900}),
+        ("debiased_estimation_loss = true", {"loss.debiased": True}),
+        (
+            "enable_bucket = true\nresolution = 512",
+            {
+                "buckets.enabled": True,
+                "buckets.sizes": "grid",
+                "buckets.min_side": 256,
+                "buckets.max_side": 1024,
+                "buckets.step": 64,
+            },
+        ),
+        ("min_bucket_reso = 320", {"buckets.enabled": False, "buckets.min_side": None}),
+        ("enable_bucket = true\nbucket_no_upscale = true", {"buckets.no_upscale": True}),
+        ("validation_split = 0.1\nvalidate_every_n_steps = 50", {"validation.every_steps": 50}),
         ('metadata_author = "mia"', {"about.author": "mia", "about.title": None}),
         ('training_comment = "third try"', {"about.comment": "third try"}),
     ],
