@@ -19,10 +19,16 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(console: Console, description: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-    """A bar with the time left and a line below it; where there is no terminal, about ten lines instead."""
+def progress_bar(
+    console: Console, description: str, total: int, *, done: int = 0, lines: bool = True
+) -> Iterator[Advance]:
+    """A bar with the time left and a line below it; where there is no terminal, about ten lines instead.
+
+    Args:
+        lines: whether these are wanted; what prints lines of its own needs none.
+    """
     if not console.is_terminal:
-        yield _lines(console, description)
+        yield _lines(console, description) if lines else _silent
         return
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -49,6 +55,10 @@ class _BarAndNote(progress.Progress):
         for task in self.tasks:
             if task.fields["note"]:
                 yield Text(f"  {task.fields['note']}", no_wrap=True, overflow="ellipsis")
+
+
+def _silent(done: int, total: int, note: str = "") -> None:
+    """Nobody is shown anything."""
 
 
 def _lines(console: Console, description: str) -> Advance:

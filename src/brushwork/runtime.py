@@ -84,6 +84,11 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def reserved_memory(device: torch.device) -> int | None:
+    """Bytes that torch holds of a CUDA card now, in use or not; None elsewhere."""
+    return int(torch.cuda.memory_reserved(device)) if device.type == "cuda" else None
+
+
 def peak_memory(device: torch.device) -> int:
     """Bytes: the most that was allocated on a CUDA card so far, elsewhere the process's resident memory now."""
     if device.type == "cuda":

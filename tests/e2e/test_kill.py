@@ -16,7 +16,7 @@ from brushwork.film.frames import draw_folder
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["brushwork.training.session", "brushwork.training.run"])
 
-TIMES = {"images_per_second", "data_wait", "memory_gib"}
+TIMES = {"images_per_second", "seconds", "data_wait", "data_wait_seconds", "memory_gib"}
 SETTINGS = {
     "train.epochs": "3",
     "train.batch_size": "2",

@@ -5,13 +5,16 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+import brushwork.training.loop as loop_module
 import brushwork.training.session as session_module
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.generation.generate import generate
+from brushwork.training.checkpoint import read_state
 from brushwork.training.run import RunResult, resume, train
 from brushwork.training.standing import summarise
 from brushwork.training.verdict import Verdict
@@ -69,15 +72,11 @@ def test_held_out_and_a_fixed_part_of_the_training_set_are_measured_alike_and_ju
     assert f"step 2: held out {first['held_out_loss']:.4f}, training part {first['train_part_loss']:.4f}" in told[0]
     assert summarise(result.folder)["verdict"] == measured[-1]["verdict"]
 
-
-def test_measuring_does_not_change_what_is_learned(pictures: Path, tmp_path: Path) -> None:
-    plain = run(pictures, tmp_path / "plain")
-    watched = run(pictures, tmp_path / "watched", validation__train_part="4", validation__every_steps="1")
-
-    assert plain.adapter is not None
-    assert watched.adapter is not None
-    one, other = load_file(plain.adapter), load_file(watched.adapter)
-    assert all(one[name].equal(other[name]) for name in one)
+    table = [line.split() for line in page.getvalue().splitlines()]
+    assert ["step", "loss", "held", "out", "rate", "images/s", "wait", "memory"] in table
+    last = rows(result.folder)[-1]
+    assert ["6", f"{last['smoothed_loss']:.4f}", f"{last['held_out_loss']:.4f}"] in [line[:3] for line in table]
+    assert all(row["seconds"] >= row["data_wait_seconds"] >= 0 for row in rows(result.folder))  # type: ignore[operator]
 
 
 def says(kind: str, at_step: int) -> object:
@@ -141,3 +140,50 @@ def test_a_mean_on_the_cpu_is_the_same_file_and_generate_takes_it(pictures: Path
 def test_ema_without_anything_that_has_a_mean_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none is named"):
         generate(out=tmp_path / "drawn", prompt="a fox", ema=True, console=Console(file=StringIO()))
+
+
+def fails_above(pictures_at_once: int, monkeypatch: pytest.MonkeyPatch, *, from_call: int = 0) -> list[int]:
+    """An allocator that has room for so many pictures only; -> how many were asked of it each time."""
+    asked: list[int] = []
+    whole = loop_module.loss_per_picture
+
+    def loss_per_picture(unet: object, batch: object, *rest: object, **settings: object) -> object:
+        count = len(batch.names)  # type: ignore[attr-defined]
+        asked.append(count)
+        if count > pictures_at_once and len(asked) > from_call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines")
+        return whole(unet, batch, *rest, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop_module, "loss_per_picture", loss_per_picture)
+    return asked
+
+
+def test_a_batch_that_finds_no_memory_is_cut_and_gives_the_same_numbers(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"train__batch_size": "4", "train__max_steps": "2", "optimizer__learning_rate": "1e-4"}
+    whole = run(pictures, tmp_path / "whole", **changes)
+    asked, page = fails_above(1, monkeypatch), StringIO()
+    cut = run(pictures, tmp_path / "cut", page=page, **changes)
+
+    assert asked == [4, 2] + 8 * [1], "halved until it fits, and remembered"
+    one, other = rows(whole.folder), rows(cut.folder)
+    assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in one], rel=1e-5)
+    assert [row["gradient_norm"] for row in other] == pytest.approx([row["gradient_norm"] for row in one], rel=1e-4)
+    assert page.getvalue().count("memory ran out with") == 2
+    assert "Tried to allocate 2.00 GiB" in page.getvalue()
+    assert read_state(cut.folder / "state" / "state.safetensors").position.pictures_at_once == 1
+
+
+def test_a_run_that_has_no_memory_for_one_picture_stops_with_everything_saved(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_above(0, monkeypatch, from_call=2)
+    changes = {"train__max_steps": "4", "save__every_epochs": "off", "train__checkpointing": "false"}
+    with pytest.raises(UserError, match="memory ran out in step 3, one picture at a time") as caught:
+        run(pictures, tmp_path / "run", **changes)
+
+    assert "Everything up to step 2 is saved" in caught.value.problem
+    assert "--set train.checkpointing=true" in str(caught.value.fix)
+    monkeypatch.undo()
+    assert run(pictures, tmp_path / "run", accept=True, train__max_steps="4").finished

@@ -505,6 +505,22 @@ class AboutConfig(Section):
     """Anything else that should be remembered about the training."""
 
 
+class LogConfig(Section):
+    """Where a run tells of itself, beside `metrics.jsonl` and `log.txt`: section `[log]`."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Print a row of the table every so many steps. Unset prints about twenty in the whole run."""
+
+    tensorboard: bool = False
+    """Also write for TensorBoard, into `tensorboard/` in the run folder."""
+
+    wandb: str | None = None
+    """Also tell Weights & Biases: the name of a project there. A run that goes on is one run there too."""
+
+    wandb_mode: Literal["online", "offline"] | None = None
+    """Whether that goes over the network now, or lies in the run folder for `wandb sync`. Unset asks wandb."""
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -527,3 +543,4 @@ class Settings(Section):
     sample: SampleConfig = SampleConfig()
     validation: ValidationConfig = ValidationConfig()
     about: AboutConfig = AboutConfig()
+    log: LogConfig = LogConfig()

@@ -46,6 +46,8 @@ class Position:
     """Sum of losses with exponential weights, and the sum of the weights: their ratio is the smoothed loss."""
     loss_weight: float = 0.0
     lowest: Lowest | None = None
+    pictures_at_once: int | None = None
+    """Where memory ran out: the most pictures that go through the network together since then."""
     ended: str | None = None
     """The verdict that ended the run before its last step (`train.stop_when`)."""
 
@@ -156,6 +158,7 @@ def read_state(path: Path) -> State:
             loss_sum=position["loss_sum"],
             loss_weight=position["loss_weight"],
             lowest=None if lowest is None else Lowest(**lowest),
+            pictures_at_once=position.get("pictures_at_once"),
             ended=position.get("ended"),
         ),
         parameters=kinds.pop("parameter", {}),

@@ -16,7 +16,7 @@ from brushwork.config.schema import Settings
 from brushwork.errors import UserError, listed
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
-from brushwork.runtime import derive_seed, peak_memory
+from brushwork.runtime import derive_seed, peak_memory, release_memory, reserved_memory
 from brushwork.training import ema
 from brushwork.training.batches import Budget
 from brushwork.training.checkpoint import Lowest, Position
@@ -24,6 +24,7 @@ from brushwork.training.feed import EncodesText, Feed, Loaded
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
+from brushwork.training.out_of_memory import MemoryRanOutError, noticing, part_of, parts, stopped
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.step import Objective, draw, loss_per_picture
 from brushwork.training.verdict import Verdict
@@ -127,12 +128,19 @@ class Loop:
             started = time.monotonic()
             loaded = [next(batches) for _ in self.budget.microbatches(step)]
             waited = time.monotonic() - started
-            row = self._update(step, loaded)
+            try:
+                with noticing():
+                    row = self._update(step, loaded)
+            except MemoryRanOutError as error:
+                raise self._out_of_memory(str(error), untouched=False) from None
             seconds = time.monotonic() - started
             row |= {
                 "images_per_second": round(sum(len(batch.names) for batch in loaded) / seconds, 4),
+                "seconds": round(seconds, 4),
                 "data_wait": round(waited / seconds, 4),
+                "data_wait_seconds": round(waited, 4),
                 "memory_gib": round(peak_memory(self.learner.device) / 2**30, 3),
+                "memory_reserved_gib": _gib(reserved_memory(self.learner.device)),
             }
             self._after_step(row)
             if self.interruption.requested or self.position.ended is not None:
@@ -147,15 +155,7 @@ class Loop:
         rate = factor(step, total_steps=self.budget.total_steps, schedule=self.settings.schedule)
         for group in optimizer.param_groups:
             group["lr"] = group["base_rate"] * rate
-        num_pictures = sum(len(batch.names) for batch in batches)
-        sums = []
-        for microbatch, loaded in enumerate(batches):
-            losses = self._losses(step, microbatch, loaded)
-            (losses.sum() * (scale.scale / num_pictures)).backward()  # type: ignore[no-untyped-call]
-            learner.collect_gradients()
-            sums.append(losses.detach().sum())
-        loss = sum(torch.stack(sums).tolist()) / num_pictures  # asked for once: each time, a card would stand still
-
+        loss = self._gradients(step, batches)
         gradient_norm = self._unscaled_gradient_norm(scale)
         scale = self._checked(step, loss, gradient_norm, batches, scale)
         if scale.overflows == self.position.loss_scale.overflows:
@@ -177,13 +177,66 @@ class Loop:
             "skipped_updates": scale.overflows,
         }
 
-    def _losses(self, step: int, microbatch: int, loaded: Loaded) -> Tensor:
-        """Forward pass of one batch: -> (B,)"""
+    def _gradients(self, step: int, batches: list[Loaded]) -> float:
+        """Leave the mean gradient over all pictures; -> their mean loss. Where memory runs out, all of it is done
+        again with half as many pictures at once, which is the same sum."""
+        while True:
+            try:
+                with noticing():
+                    return self._accumulated(step, batches)
+            except MemoryRanOutError as error:
+                said = str(error)
+            self._take_smaller_parts(said, max(len(batch.names) for batch in batches))
+
+    def _accumulated(self, step: int, batches: list[Loaded]) -> float:
+        num_pictures = sum(len(batch.names) for batch in batches)
+        sums = []
+        for microbatch, loaded in enumerate(batches):
+            for where in parts(len(loaded.names), self.position.pictures_at_once):
+                losses = self._losses(step, microbatch, loaded, where)
+                (losses.sum() * (self.position.loss_scale.scale / num_pictures)).backward()  # type: ignore[no-untyped-call]
+                self.learner.collect_gradients()
+                sums.append(losses.detach().sum())
+        # Asked for once: each time, a card would stand still.
+        return float(sum(torch.stack(sums).tolist()) / num_pictures)
+
+    def _take_smaller_parts(self, said: str, largest: int) -> None:
+        """Halve what goes through the network at once, for this step and all that follow; stop where it is one."""
+        learner, position = self.learner, self.position
+        for tensor in (*learner.parameters.values(), *learner.copies.values()):
+            tensor.grad = None
+        release_memory(learner.device)
+        at_once = min(largest, position.pictures_at_once or largest)
+        if at_once == 1:
+            raise self._out_of_memory(said, untouched=True)
+        self.position = replace(position, pictures_at_once=(at_once + 1) // 2)
+        logger.warning(
+            "step %d: memory ran out with %d pictures at once (%s). From here on %d at a time: the same gradient, in "
+            "more time. A smaller train.batch_size with more train.accumulation is the same from the start",
+            position.step + 1,
+            at_once,
+            said,
+            self.position.pictures_at_once,
+        )
+
+    def _out_of_memory(self, said: str, *, untouched: bool) -> UserError:
+        """The state is saved where no weight has moved since the last whole step, and there has been one."""
+        saved = untouched and self.position.step > 0
+        if saved and self._saved_step != self.position.step:
+            self._save(Due(state=True))
+        step, device = self.position.step, self.learner.device
+        return stopped(said, self.settings, step=step, saved=saved, device=device)
+
+    def _losses(self, step: int, microbatch: int, whole: Loaded, where: slice) -> Tensor:
+        """Forward pass of a part of one batch: -> (B,). What is drawn is drawn for the whole batch, so that each
+        picture has its own numbers however it is cut; only the adapter's dropout has other masks in a part."""
         learner = self.learner
         draws = draw(
-            loaded.mean.shape, learner.objective, seed=self.settings.train.seed, step=step, microbatch=microbatch
+            whole.mean.shape, learner.objective, seed=self.settings.train.seed, step=step, microbatch=microbatch
         )
-        learner.set_dropout_key(derive_seed(self.settings.train.seed, "dropout", step, microbatch))
+        draws, loaded = part_of(draws, where), part_of(whole, where)
+        place = (step, microbatch, where.start) if where.start else (step, microbatch)
+        learner.set_dropout_key(derive_seed(self.settings.train.seed, "dropout", *place))
         text = loaded.text if loaded.text is not None else learner.encode(loaded.captions)
         batch = loaded.with_text(text).to(learner.device)
         return loss_per_picture(learner.unet, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype)
@@ -244,7 +297,15 @@ class Loop:
     def _measured(self, what: str, measure: Callable[[], float]) -> float | None:
         """What is measured does not train: a loss that is not finite there is told, and the run goes on."""
         self.learner.set_dropout_key(None)
-        loss = measure()
+        try:
+            with noticing():
+                loss = measure()
+        except MemoryRanOutError as error:
+            logger.warning(
+                "the %s of step %d was not measured: %s. Training goes on.", what, self.position.step, error
+            )
+            release_memory(self.learner.device)
+            return None
         if math.isfinite(loss):
             return loss
         logger.warning("the %s of step %d is not finite: the base overflows", what, self.position.step)
@@ -294,6 +355,10 @@ def is_sample_due(settings: Settings, budget: Budget, steps_done: int, *, ended:
     epoch = budget.epoch_of(steps_done - 1) + 1
     by_epoch = budget.ends_epoch(steps_done) and _every(settings.sample.every_epochs, epoch)
     return final or by_epoch or _every(settings.sample.every_steps, steps_done)
+
+
+def _gib(num_bytes: int | None) -> float | None:
+    return None if num_bytes is None else round(num_bytes / 2**30, 3)
 
 
 def _every(interval: int | None, count: int) -> bool:

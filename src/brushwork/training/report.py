@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -108,6 +108,14 @@ def tell_verdict(row: Row) -> None:
     logger.log(logging.INFO if aloud else logging.DEBUG, "step %d: %s", row["step"], told)
 
 
+def tell_once(problems: Mapping[str, str], told: set[str]) -> None:
+    """Warn of each kind of problem the first time that it is seen."""
+    for kind, words in problems.items():
+        if kind not in told:
+            told.add(kind)
+            logger.warning("%s", words)
+
+
 def step_note(row: Row) -> str:
     """A step in one line: loss, learning rate, pictures a second, memory."""
     parts = [
@@ -116,6 +124,8 @@ def step_note(row: Row) -> str:
         f"{row['images_per_second']:.2f} images/s",
         f"{row['memory_gib']:.1f} GiB",
     ]
+    if row.get("memory_reserved_gib") is not None:
+        parts[-1] += f" at most, {row['memory_reserved_gib']:.1f} held"
     if row.get("held_out_loss") is not None and math.isfinite(row["held_out_loss"]):
         parts.append(f"held out {row['held_out_loss']:.4f}")
     if row["skipped_updates"]:

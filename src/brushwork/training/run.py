@@ -30,6 +30,7 @@ from brushwork.training.report import logged
 from brushwork.training.run_folder import RunFolder, newest_run
 from brushwork.training.sampling import Drawer, sample_requests
 from brushwork.training.session import Session, train_until_stopped
+from brushwork.training.trackers import refuse_missing_trackers
 
 logger = logging.getLogger("brushwork")
 
@@ -153,6 +154,7 @@ def _run(
         _refuse_foreign_files(folder)
     elif not accept_changes:
         _refuse_changed_settings(folder, resolved)
+    refuse_missing_trackers(settings.log)
     with listening() as interruption:
         with progress_bar(console, "reading pictures", 0) as advance:
             preparation = prepare(data, settings, on_progress=advance)

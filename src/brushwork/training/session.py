@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,11 +29,14 @@ from brushwork.training.loop import Due, Hooks, Loop
 from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation, measured_part
-from brushwork.training.report import step_note, tell_verdict
+from brushwork.training.report import step_note, tell_once, tell_verdict
 from brushwork.training.run_folder import RunFolder
-from brushwork.training.sampling import Drawer
+from brushwork.training.sampling import SHEET, Drawer
 from brushwork.training.saving import Saver
+from brushwork.training.slowness import causes, memory_of
 from brushwork.training.step import Objective
+from brushwork.training.step_table import StepTable
+from brushwork.training.trackers import Trackers, open_trackers
 from brushwork.training.validation import fixed_loss
 from brushwork.training.verdict import judge, usual_loss
 
@@ -158,14 +162,27 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
         )
 
     total = preparation.budget.total_steps
-    with progress_bar(session.console, "training", total, done=position.step) as advance:
+    table = StepTable(session.console, every=settings.log.every_steps, total=total)
+    begun, told = len(rows), set[str]()
+    with (
+        progress_bar(session.console, "training", total, done=position.step, lines=False) as advance,
+        closing(_trackers(session, position)) as trackers,
+    ):
 
         def report(row: Row) -> None:
             rows.append(row)
             logger.debug("step %d/%d %s", row["step"], total, step_note(row))
+            table.add(row)
             advance(row["step"], total, step_note(row))
             if "verdict" in row:
                 tell_verdict(row)
+            if row["step"] % 10 == 0:
+                tell_once(causes(rows[begun:], memory_of(learner.device)), told)
+            trackers.step(row)
+
+        def sample(position: Position) -> None:
+            drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
+            trackers.picture(folder.samples / SHEET, position.step)
 
         def save(position: Position, due: Due) -> None:
             saver.save(position, due)
@@ -188,13 +205,24 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
                     flat_steps=settings.validation.flat_steps,
                     usual_loss=usual_loss(settings.loss),
                 ),
-                sample=lambda position: drawer.draw_due(pipeline, position.step, ended=position.ended is not None),
+                sample=sample,
                 report=report,
             ),
             interruption=session.interruption,
             position=position,
         )
         return loop.run()
+
+
+def _trackers(session: Session, position: Position) -> Trackers:
+    settings = session.preparation.settings
+    return open_trackers(
+        settings.log,
+        session.folder.path,
+        name=settings.name,
+        done=position.step,
+        described=settings.model_dump(mode="json"),
+    )
 
 
 def _feed(
