@@ -110,7 +110,10 @@ LOSS = [
     turned("noise_offset", "number", None, ("loss.noise_offset",), _zero("loss.noise_offset"), "left out is 0"),
     same("noise_offset_random_strength", "flag", False, "loss.noise_offset_random"),
     needless("noise_offset_type", "text", None, "a window's own key; what is set counts", neutral=("Original",)),
-    same("adaptive_noise_scale", "number", None, "loss.adaptive_noise_scale"),
+    turned(
+        "adaptive_noise_scale", "number", None, ("loss.adaptive_noise_scale",),
+        lambda value, given: Meaning({"loss.adaptive_noise_scale": value or None}), "0 is off",
+    ),
     turned(
         "multires_noise_iterations", "whole", None, ("loss.multires_iterations",),
         lambda value, given: Meaning({"loss.multires_iterations": value or None}),

@@ -88,7 +88,7 @@ HONOURED = {
     "dropout",
     "preset",
 }
-HONOURED |= {"loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"}
+HONOURED |= {"dora_wd", "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"}
 
 
 def arguments(given: Given) -> dict[str, Any]:
@@ -146,8 +146,10 @@ def _arguments(value: Any, given: Given) -> Meaning:
     others = [f"{name}={found[name]}" for name in found if name not in HONOURED and found[name]]
     if text != unet and text_encoder_decision(given)[1]:
         others.append(f"loraplus_text_encoder_lr_ratio={text}")
-    instead = f"{listed(others)}: all layers have one rank, one kind and one ratio of rates here" if others else ""
-    return Meaning(settings, instead=instead)
+    reasons = [f"{listed(others)}: all layers have one rank, one kind and one ratio of rates here"] if others else []
+    if found.get("dora_wd"):
+        reasons.append("dora_wd: no DoRA is trained here, for no file of it works in every program; a LoRA learns")
+    return Meaning(settings, instead="; ".join(reasons))
 
 
 def _rank(value: Any, given: Given) -> Meaning:
@@ -245,10 +247,17 @@ ADAPTER = [
         "no key of kohya's, but found in recipes, and understood",
     ),
     same("network_weights", "text", None, "lora.begin_with"),
-    same("dim_from_weights", "flag", False, "lora.as_in_file"),
+    turned(
+        "dim_from_weights", "flag", False, ("lora.as_in_file",),
+        lambda value, given: Meaning({"lora.as_in_file": True}) if value and given["network_weights"] else NOTHING,
+        "with network_weights: layers, ranks and alphas are those of the file",
+    ),
     turned(
         "stop_text_encoder_training", "whole", None, ("train.stop_text_encoder_after",), _stop_text_encoder,
         "steps; kohya's program for LoRAs passes it over",
     ),
-    same("scale_weight_norms", "number", None, "lora.scale_weight_norms"),
+    turned(
+        "scale_weight_norms", "number", None, ("lora.scale_weight_norms",),
+        lambda value, given: Meaning({"lora.scale_weight_norms": value or None}), "0 is off",
+    ),
 ]  # fmt: skip

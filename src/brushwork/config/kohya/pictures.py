@@ -183,7 +183,14 @@ CACHED_TEXT = "always so while the text encoders rest (cache.text = auto), shuff
 CACHING = [
     needless("cache_latents", "flag", False, ALWAYS_CACHED),
     needless("cache_latents_to_disk", "flag", False, ALWAYS_CACHED),
-    same("vae_batch_size", "whole", 1, "cache.vae_batch_size"),
+    turned(
+        "vae_batch_size",
+        "whole",
+        1,
+        ("cache.vae_batch_size",),
+        lambda value, given: Meaning({"cache.vae_batch_size": max(1, value)}),
+        "0 is 1",
+    ),
     needless("cache_text_encoder_outputs", "flag", False, CACHED_TEXT),
     needless("cache_text_encoder_outputs_to_disk", "flag", False, CACHED_TEXT),
     needless("text_encoder_batch_size", "whole", None, "captions are encoded one by one"),
@@ -259,6 +266,11 @@ SETS = [
 ]  # fmt: skip
 
 WINDOWS = [
+    needless("sdxl", "flag", False, "the family is read from the base"),
+    unmet("ae", "text", None, "belongs to other models"),
+    unmet("clip_l", "text", None, "belongs to other models"),
+    unmet("clip_g", "text", None, "belongs to other models"),
+    unmet("t5xxl", "text", None, "belongs to other models"),
     needless("epoch", "whole", None, "a window's own key; max_train_epochs counts"),
     needless("num_cpu_threads_per_process", "whole", None, "belongs to accelerate, which is not used"),
     needless("num_processes", "whole", None, "belongs to accelerate, which is not used"),
