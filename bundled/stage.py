@@ -144,7 +144,7 @@ class Stage:
     """Trains a network.
 
     Args:
-        network: what learns, in float32 and with its first weights; it is moved to the device.
+        network: what learns (but for what is frozen), in float32 and with its first weights; moved to the device.
         loss: (network, step) -> the loss of that step, a scalar; the network is in the type it computes in.
         measure: network -> figures on frames not seen, of which `held_out_loss` is drawn beside the loss. It gets the
             running mean in float32.
@@ -167,14 +167,14 @@ class Stage:
         self.title = title
         self.recipe = json.loads(json.dumps({"stage": title, **given.recipe(), **recipe}))
         self.network = network.to(given.device).train()
-        own = dict(self.network.named_parameters())
+        own = learning_in(self.network)
         if given.dtype == torch.float32:
             self.parameters = own
             self.computing = self.network
         else:  # a rounded copy computes; float32 beside it learns
             self.computing = copy.deepcopy(self.network).to(given.dtype)
             self.parameters = own
-        self.copies = dict(self.computing.named_parameters())
+        self.copies = learning_in(self.computing)
         self.optimizer = make_optimizer(own, given)
         self.mean = ema.start(own)
         self.position = Position()
@@ -219,7 +219,7 @@ class Stage:
     def averaged(self) -> nn.Module:
         """The network with the running mean of its weights, in float32 and in eval mode."""
         network = copy.deepcopy(self.network).eval()
-        for name, parameter in network.named_parameters():
+        for name, parameter in learning_in(network).items():
             parameter.copy_(self.mean[name])
         return network.requires_grad_(False)
 
@@ -316,6 +316,11 @@ class Stage:
             draw_curve(rows, self.given.out / "loss.png", title=self.title)
 
 
+def learning_in(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name: those that are not frozen."""
+    return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
 def make_optimizer(parameters: Mapping[str, nn.Parameter], given: Settings) -> torch.optim.Optimizer:
     """Muon or AdamW; AdamW also moves the embeddings, whose rows are things of their own."""
     if given.optimizer == "adamw":
@@ -324,7 +329,7 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], given: Settings) -> t
         )
     embeddings = [parameter for name, parameter in parameters.items() if "embedding" in name]
     others = [parameter for name, parameter in parameters.items() if "embedding" not in name]
-    groups = [{"params": others}]
+    groups: list[dict[str, Any]] = [{"params": others}]
     if embeddings:
         groups.append({"params": embeddings, "orthogonal": False})
     return Muon(groups, lr=given.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)

@@ -1,13 +1,14 @@
 """Stage 1: the autoencoder learns to put a frame into latents and to bring it back.
 
     python -m bundled.vae --pool POOL --out OUT --minutes 60
+    python -m bundled.vae --pool POOL --out FINER --decoder-of OUT --squares 2 --minutes 60
 
-Writes OUT/vae, an AutoencoderKL as diffusers reads it, whenever it stops.
+Writes OUT/vae, an AutoencoderKL as diffusers reads it, whenever it stops. The second form goes on with the decoder
+alone: latents stay what they are, so a UNet that has learned them stays right.
 
 Shapes in this file:  B pictures   S side   h = S/8   C latent channels
 """
 
-import copy
 import json
 import math
 from collections.abc import Sequence
@@ -39,8 +40,12 @@ NUM_FOR_SCALE = 1024
 """Frames from which the size of the latents is taken."""
 
 
-def loss_of(vae: Any, pictures: Tensor, noise: Tensor) -> Tensor:
-    """How far the pictures are from themselves after the way there and back: (B, 3, S, S), (B, C, h, h) -> ()"""
+def loss_of(vae: Any, pictures: Tensor, noise: Tensor, *, squares: float = 0.0) -> Tensor:
+    """How far the pictures are from themselves after the way there and back: (B, 3, S, S), (B, C, h, h) -> ()
+
+    Args:
+        squares: weight of the squared error, which PSNR counts.
+    """
     moments = vae.encode(pictures.to(vae.dtype)).latent_dist.parameters.float()
     mean, log_variance = moments.chunk(2, dim=1)
     log_variance = log_variance.clamp(-30.0, 20.0)
@@ -48,7 +53,7 @@ def loss_of(vae: Any, pictures: Tensor, noise: Tensor) -> Tensor:
     back = vae.decode(latents.to(vae.dtype)).sample.float()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
     total: Tensor = (back - pictures).abs().mean() + EDGES * edge_loss(back, pictures) + KL * divergence
-    return total
+    return total + squares * (back - pictures).square().mean() if squares else total
 
 
 def edge_loss(found: Tensor, wanted: Tensor) -> Tensor:
@@ -91,10 +96,11 @@ def psnr(found: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def even_out(vae: Any, pictures: Tensor) -> float:
-    """Give each latent channel mean 0 and the same deviation; what comes back stays the same. -> that deviation
+    """Give each latent channel mean 0 and the same deviation; what comes back stays the same.
 
     A channel that is shifted or smaller than the others would be drowned earlier by the diffusion's noise. The first
     and the last 1x1 convolution of the latents take the change in: z' = (z - mean) * share, and back.
+    The scaling factor brings the latents to deviation 1.
     """
     mean, deviation = encode(vae, pictures)
     centre = mean.mean(dim=(0, 2, 3))  # (C,)
@@ -108,17 +114,14 @@ def even_out(vae: Any, pictures: Tensor) -> float:
     into.weight[:C] *= share[:, None, None, None]
     into.bias[:C] = (into.bias[:C] - centre) * share
     into.bias[C:] += 2 * share.log()  # of the variance
-    return common
+    return round(1.0 / common, 5)
 
 
-def write_vae(vae: Any, config: Config, folder: Path, pictures: Tensor) -> float:
-    """Write the autoencoder in fp16 with the factor that brings its latents to deviation 1; -> the factor."""
-    vae = copy.deepcopy(vae)
-    factor = round(1.0 / even_out(vae, pictures), 5)
+def write_vae(vae: Any, config: Config, folder: Path) -> None:
+    """Write the autoencoder in fp16."""
     tensors = {name: tensor.half().cpu().contiguous() for name, tensor in vae.state_dict().items()}
-    write_text(folder / "config.json", json.dumps({**config, "scaling_factor": factor}, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     write_bytes(folder / "diffusion_pytorch_model.safetensors", save(tensors, metadata={"format": "pt"}))
-    return factor
 
 
 def build(config: Config) -> nn.Module:
@@ -126,15 +129,39 @@ def build(config: Config) -> nn.Module:
     return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})  # type: ignore[no-any-return]
 
 
+def with_frozen_encoder(folder: Path) -> nn.Module:
+    """The autoencoder of a folder, of which only the decoder learns."""
+    vae: Any = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True).float()
+    vae.requires_grad_(True)
+    vae.encoder.requires_grad_(False)
+    vae.quant_conv.requires_grad_(False)
+    return vae  # type: ignore[no-any-return]
+
+
 def train(
-    given: Settings, config: Config = AUTOENCODER, *, chunk: int = CHUNK, num_measured: int = NUM_MEASURED
+    given: Settings,
+    config: Config = AUTOENCODER,
+    *,
+    decoder_of: Path | None = None,
+    squares: float = 0.0,
+    chunk: int = CHUNK,
+    num_measured: int = NUM_MEASURED,
 ) -> Stage:
-    """Train until the stage or the time is over, and write what came out."""
+    """Train until the stage or the time is over, and write what came out.
+
+    Args:
+        decoder_of: folder of an earlier stage, whose decoder goes on learning; its encoder stays as it is.
+        squares: see `loss_of`.
+    """
     pool = Pool(
         given.pool, "base", given.frames, given.size, given.workers, given.reuse, chunk=chunk, device=given.device
     )
     _, pictures = unseen("base", num_measured, given.size)
-    vae = begin_from(given.seed, lambda: build(config))
+    if decoder_of is None:
+        vae = begin_from(given.seed, lambda: build(config))
+    else:
+        config = json.loads((decoder_of / "vae" / "config.json").read_text(encoding="utf-8"))
+        vae = with_frozen_encoder(decoder_of)
     side = given.size // 2 ** (len(config["block_out_channels"]) - 1)
     latents = (given.batch, config["latent_channels"], side, side)
 
@@ -142,7 +169,7 @@ def train(
         num_shown = pool.num_shown(step * given.batch)
         pool.wait_for(num_shown)
         noise = torch.randn(latents, generator=generator(given.seed, "latent", step)).to(given.device)
-        return loss_of(vae, pool.pictures(shown_in(step, given, num_shown)), noise)
+        return loss_of(vae, pool.pictures(shown_in(step, given, num_shown)), noise, squares=squares)
 
     with pool.drawing():
         pool.wait_for(chunk)
@@ -151,15 +178,18 @@ def train(
             vae,
             loss=loss,
             measure=lambda vae: measure(vae, pictures),
-            recipe={"network": config, "edges": EDGES, "kl": KL},
+            recipe={"network": config, "edges": EDGES, "kl": KL, "squares": squares, "decoder of": str(decoder_of)},
             title="autoencoder",
         )
         stage.run()
         some = torch.arange(min(NUM_FOR_SCALE, pool.num_ready))
         averaged = stage.averaged()
-        factor = write_vae(averaged, config, given.out / "vae", pool.pictures(some))
+        if decoder_of is None:
+            config = {**config, "scaling_factor": even_out(averaged, pool.pictures(some))}
+        write_vae(averaged, config, given.out / "vae")
     found = measure(averaged, pictures)
     assert math.isfinite(found["psnr"])
+    factor = config["scaling_factor"]
     print(f"step {stage.position.step}: {found['psnr']:.2f} dB on frames not seen, scaling factor {factor}")
     return stage
 
@@ -170,10 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--channels", type=int, nargs=4, default=AUTOENCODER["block_out_channels"], help="width of each level"
     )
+    parser.add_argument("--decoder-of", type=Path, help="folder of an earlier stage: go on with its decoder alone")
+    parser.add_argument("--squares", type=float, default=0.0, help="weight of the squared error in the loss")
     parsed = parser.parse_args(arguments)
     if any(width % AUTOENCODER["norm_num_groups"] for width in parsed.channels):
         raise UserError(f"--channels {parsed.channels}: each must be a multiple of {AUTOENCODER['norm_num_groups']}.")
-    train(settings(parsed), {**AUTOENCODER, "block_out_channels": parsed.channels})
+    network = {**AUTOENCODER, "block_out_channels": parsed.channels}
+    train(settings(parsed), network, decoder_of=parsed.decoder_of, squares=parsed.squares)
 
 
 if __name__ == "__main__":

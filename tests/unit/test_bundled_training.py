@@ -41,8 +41,8 @@ AT_ONCE = "1e-9"  # minutes: the time is up after the first step
 Train = Callable[[Settings], Stage]
 
 
-def train_vae(given: Settings) -> Stage:
-    return vae.train(given, SMALL_VAE, chunk=CHUNK, num_measured=4)
+def train_vae(given: Settings, **more: Any) -> Stage:
+    return vae.train(given, SMALL_VAE, chunk=CHUNK, num_measured=4, **more)
 
 
 def train_clip(given: Settings) -> Stage:
@@ -218,7 +218,7 @@ def test_a_precision_that_would_overflow_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_a_stage_before_a_weight_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vae, "loss_of", lambda network, *_: next(network.parameters()).sum() * float("nan"))
+    monkeypatch.setattr(vae, "loss_of", lambda network, *_, **__: next(network.parameters()).sum() * float("nan"))
 
     with pytest.raises(UserError, match="step 1 is not finite"):
         train_vae(told(tmp_path, "out"))
@@ -246,13 +246,26 @@ def test_evening_out_the_latents_changes_nothing_of_what_comes_back() -> None:
             return network.decode(mean + deviation * noise).sample  # type: ignore[no-any-return]
 
     before = back(*latents())
-    common = vae.even_out(network, pictures)
+    factor = vae.even_out(network, pictures)
     mean, deviation = latents()
 
     torch.testing.assert_close(back(mean, deviation), before, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mean.mean(dim=(0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
     spread = (mean.var(dim=(0, 2, 3)) + deviation.square().mean(dim=(0, 2, 3))).sqrt()
-    torch.testing.assert_close(spread, torch.full((4,), common), rtol=1e-3, atol=0)
+    torch.testing.assert_close(spread, torch.full((4,), 1 / factor), rtol=1e-3, atol=0)
+
+
+def test_a_decoder_that_goes_on_learning_leaves_the_latents_as_they_are(stages: Path, tmp_path: Path) -> None:
+    train_vae(told(tmp_path, "finer", "--steps", "3"), decoder_of=stages / "vae", squares=2.0)
+
+    before = AutoencoderKL.from_pretrained(stages / "vae" / "vae")
+    after = AutoencoderKL.from_pretrained(tmp_path / "finer" / "vae")
+    assert dict(after.config)["scaling_factor"] == dict(before.config)["scaling_factor"]
+    changed = {
+        name for name, tensor in before.state_dict().items() if not torch.equal(tensor, after.state_dict()[name])
+    }
+    assert "decoder.conv_in.weight" in changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
 
 
 def test_the_signal_to_noise_ratio_is_that_of_pictures_with_a_peak_of_one() -> None:
