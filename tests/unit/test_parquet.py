@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from brushwork.config.schema import DataConfig
+from brushwork.data import parquet
 from brushwork.data.folder import Dataset, read_dataset
-from brushwork.data.parquet import Cell, Table
+from brushwork.data.parquet import Cell, Reader, Table
 from brushwork.errors import UserError
 
 
@@ -179,7 +180,7 @@ def test_without_pyarrow_the_line_that_installs_it_is_told(tmp_path: Path, monke
     assert "pip install 'brushwork[data]'" in refusal(tmp_path)
 
 
-def test_rows_come_right_in_any_order_and_reading_on_opens_the_file_once(
+def test_rows_come_right_in_any_order_and_reading_on_reads_no_group_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = [f"row {number}".encode() for number in range(200)]
@@ -192,14 +193,14 @@ def test_rows_come_right_in_any_order_and_reading_on_opens_the_file_once(
         return real(self, *arguments, **keywords)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
-    fresh = Table(path, "image", tuple(range(0, 200, 30)))
+    fresh = Table(path, "image", tuple(range(0, 200, 30)), Reader())
     forward = [*range(0, 200, 2), *range(199, 190, -1)]
 
     assert [Cell(fresh, row).read_bytes() for row in forward] == [values[row] for row in forward]
-    assert opened == [0]
+    assert opened == [0, 1, 2, 3, 4, 5, 6]
     for row in (5, 150, 149, 10, 199, 0):
         assert Cell(fresh, row).read_bytes() == values[row]
-    assert opened == [0, 0, 5, 4, 0, 6, 0]
+    assert opened[7:] == [0, 5, 4, 0, 6, 0]
 
 
 def test_a_row_that_a_person_refused_is_left_out(tmp_path: Path) -> None:
@@ -207,3 +208,12 @@ def test_a_row_that_a_person_refused_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "review.jsonl").write_text(json.dumps({"file": "0.parquet/0", "decision": "refuse"}) + "\n")
 
     assert captions(read(tmp_path)) == captions(read(path)) == {"0.parquet/1": "b"}
+
+
+def test_row_groups_that_fill_the_memory_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table(tmp_path / "0.parquet", [hf(png()), hf(png("blue"))], ["a", "b"])
+    assert read(tmp_path).notes == ()
+
+    monkeypatch.setattr(parquet, "LARGE_GROUP", 100)
+    assert "files with row groups of more than" in read(tmp_path).notes[0]
+    assert "1 (0.parquet); written with row_group_size=100" in read(tmp_path).notes[0]

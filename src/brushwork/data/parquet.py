@@ -1,13 +1,15 @@
 """Parquet files, the form of data sets on the Hugging Face hub: a column of pictures, a column of captions.
 
 Only `pyarrow` is needed. Captions are read up front, which costs little in a format by columns; pictures are read row
-after row, so a file may be larger than memory.
+after row, so a file may be larger than memory. What is held is a row group of one file, up to four times over (as it
+lies in the file, unpacked, and as the decoder keeps it); Hugging Face writes groups of 100 pictures.
 """
 
 import os
 import threading
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,7 @@ from typing import Any
 
 from brushwork.config.schema import DataConfig
 from brushwork.data.captions import used_lines
-from brushwork.data.layout import Layout, PictureFile, tell_odd_captions
+from brushwork.data.layout import Layout, PictureFile, counted, tell_odd_captions
 from brushwork.errors import UserError, listed, nearest
 
 TABLE = ".parquet"
@@ -27,45 +29,80 @@ BATCH = 4
 BUFFER = 1 << 20
 """Bytes of a column that are read at a time."""
 
+LARGE_GROUP = 1 << 30
+"""Bytes of a row group above which the user is told what it costs."""
+
 _FETCH_AGAIN = "fetch or write the file again, or leave it out by naming the others"
 
 
 @dataclass(eq=False)
+class Reader:
+    """Reads the tables of a data set from the front to the back, one row group of one file at a time.
+
+    Asked for a row further up, it begins anew at that row's group.
+    """
+
+    _table: "Table | None" = None
+    _rows: Generator[tuple[int, Any], None, None] | None = None
+    _next: int = 0
+    _window: "deque[tuple[Table, int, Any]]" = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def value(self, table: "Table", row: int) -> Any:
+        """What stands in the column of pictures."""
+        with self._lock:
+            for known, number, value in self._window:
+                if known is table and number == row:
+                    return value
+            for number, value in self._leading_to(table, row):
+                self._window.append((table, number, value))
+                self._next = number + 1
+                if number == row:
+                    return value
+            raise UserError(f"{table.path}: row {row} is not there any more.", fix="run the same command again")
+
+    def _leading_to(self, table: "Table", row: int) -> Iterator[tuple[int, Any]]:
+        """The rows that are being read, or others where these do not lead to a row without unwanted groups between."""
+        is_near = self._next <= row and table.group(row) <= table.group(self._next) + 1
+        if self._rows is None or table is not self._table or not is_near:
+            if self._rows is not None:
+                self._rows.close()  # its memory is free before the next is asked for
+            self._table, self._next, self._rows = table, table.starts[table.group(row)], table.rows(table.group(row))
+        return self._rows
+
+
+@dataclass(eq=False)
 class Table:
-    """The pictures of one file, read from the front to the back; asked for a row further up, it begins there anew."""
+    """One file."""
 
     path: Path
     column: str
     starts: tuple[int, ...]
     """The first row of each row group."""
-    _rows: Iterator[tuple[int, Any]] | None = None
-    _window: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    reader: Reader
 
-    def value(self, row: int) -> Any:
-        """What stands in the column of pictures."""
-        with self._lock:
-            if self._rows is None or not self._is_soon(row):
-                self._window.clear()
-                self._rows = _values(self, self._group(row))
-            for number, value in self._window:
-                if number == row:
-                    return value
-            for number, value in self._rows:
-                self._window.append((number, value))
-                if number == row:
-                    return value
-            raise UserError(f"{self.path}: row {row} is not there any more.", fix="run the same command again")
-
-    def _is_soon(self, row: int) -> bool:
-        """Whether reading on gets there without row groups in between that nobody asks for."""
-        if not self._window:
-            return False
-        return self._window[0][0] <= row and self._group(row) <= self._group(self._window[-1][0]) + 1
-
-    def _group(self, row: int) -> int:
+    def group(self, row: int) -> int:
         """The row group in which a row lies."""
-        return max(group for group, start in enumerate(self.starts) if start <= row)
+        return max(bisect_right(self.starts, row) - 1, 0)
+
+    def rows(self, group: int) -> Generator[tuple[int, Any], None, None]:
+        """From the front of a row group to the end of the file: each row's number, and its picture."""
+        arrow, parquet = _pyarrow()
+        row = self.starts[group]
+        try:
+            for number in range(group, len(self.starts)):
+                # Opened anew, so that nothing of the group before is kept.
+                with parquet.ParquetFile(self.path, buffer_size=BUFFER, pre_buffer=False) as file:
+                    for batch in file.iter_batches(
+                        BATCH, row_groups=[number], columns=[self.column], use_threads=False
+                    ):
+                        for value in batch.column(0):
+                            yield row, value.as_py()
+                            row += 1
+                arrow.default_memory_pool().release_unused()
+        except (arrow.ArrowException, OSError) as error:
+            problem = f"{self.path}: damaged behind row {row} ({_one_line(error)})."
+            raise UserError(problem, fix=_FETCH_AGAIN) from error
 
 
 @dataclass(frozen=True)
@@ -86,7 +123,7 @@ class Cell:
 
     def read_bytes(self) -> bytes:
         """The bytes in the row, or of the file that the row names."""
-        data, path = _bytes_and_path(self.table.value(self.row))
+        data, path = _bytes_and_path(self.table.reader.value(self.table, self.row))
         if data is not None:
             return data
         if path is None:
@@ -117,10 +154,11 @@ def read_tables(root: Path, tables: Sequence[Path], *, below: Path, data: DataCo
         root: the data set as the user named it.
         below: the folder from which the names of files count: `data/train-00000-of-00001.parquet/12`.
     """
-    layout = Layout(root)
+    layout, reader, large = Layout(root), Reader(), list[str]()
     for path in tables:
         name = path.relative_to(below).as_posix()
-        table, captions = _open(path, data)
+        table, captions, largest = _open(path, data, reader)
+        large += [name] if largest > LARGE_GROUP else []
         if not captions:
             layout.notes.append(f"{name} has no rows")
         for row, text in enumerate(captions):
@@ -131,43 +169,32 @@ def read_tables(root: Path, tables: Sequence[Path], *, below: Path, data: DataCo
     if not layout.pictures:
         raise UserError(f"{root}: no row in {len(tables)} parquet file(s): {listed([file.name for file in tables])}.")
     tell_odd_captions(layout)
+    if large:
+        text = f"files with row groups of more than {LARGE_GROUP / 2**30:g} GiB, which take four times that in memory"
+        layout.notes.append(f"{counted(text, large)}; written with row_group_size=100 they would take little")
     return layout
 
 
-def _open(path: Path, data: DataConfig) -> tuple[Table, list[str | None]]:
-    """A file whose columns are as they should be, and the captions of its rows."""
+def _open(path: Path, data: DataConfig, reader: Reader) -> tuple[Table, list[str | None], int]:
+    """A file whose columns are as they should be, its captions, and the bytes of its largest row group."""
     arrow, parquet = _pyarrow()
     try:
         with parquet.ParquetFile(path) as file:
             types = {column.name: column.type for column in file.schema_arrow}
             _check_pictures(path, types, data.image_column)
             has_captions = _check_captions(path, types, data)
-            starts = [0]
+            starts, largest = [0], 0
             for group in range(file.num_row_groups):
-                starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
+                about = file.metadata.row_group(group)
+                starts.append(starts[-1] + about.num_rows)
+                largest = max(largest, about.total_byte_size)
             if has_captions:
                 captions = file.read(columns=[data.caption_column]).column(0).to_pylist()
             else:
                 captions = [None] * file.metadata.num_rows
     except (arrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-    return Table(path, data.image_column, tuple(starts[:-1])), captions
-
-
-def _values(table: Table, group: int) -> Iterator[tuple[int, Any]]:
-    """Row after row from the front of a row group: its number and what stands in the column of pictures."""
-    arrow, parquet = _pyarrow()
-    row = table.starts[group]
-    try:
-        # Without `pre_buffer`, and with a buffer, a row group of gigabytes is read page by page.
-        with parquet.ParquetFile(table.path, buffer_size=BUFFER, pre_buffer=False) as file:
-            groups = list(range(group, len(table.starts)))
-            for batch in file.iter_batches(BATCH, row_groups=groups, columns=[table.column], use_threads=False):
-                for value in batch.column(0):
-                    yield row, value.as_py()
-                    row += 1
-    except (arrow.ArrowException, OSError) as error:
-        raise UserError(f"{table.path}: damaged behind row {row} ({_one_line(error)}).", fix=_FETCH_AGAIN) from error
+    return Table(path, data.image_column, tuple(starts[:-1]), reader), captions, largest
 
 
 def _check_pictures(path: Path, types: dict[str, Any], wanted: str) -> None:
