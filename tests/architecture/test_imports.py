@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
-    {"errors", "atomic", "places", "progress"},
+    {"errors", "atomic", "places", "progress", "detached"},
     {"config", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},

@@ -1,6 +1,9 @@
 """What a run tells of itself, and how it is watched and steered."""
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.generation.generate import generate
 from brushwork.training.checkpoint import read_state
+from brushwork.training.requests import ask
 from brushwork.training.run import RunResult, resume, train
 from brushwork.training.standing import summarise
 from brushwork.training.verdict import Verdict
@@ -187,3 +191,34 @@ def test_a_run_that_has_no_memory_for_one_picture_stops_with_everything_saved(
     assert "--set train.checkpointing=true" in str(caught.value.fix)
     monkeypatch.undo()
     assert run(pictures, tmp_path / "run", accept=True, train__max_steps="4").finished
+
+
+def test_another_terminal_lets_a_run_save_draw_and_stop(pictures: Path, tmp_path: Path) -> None:
+    folder, prompts = tmp_path / "run", tmp_path / "prompts.txt"
+    prompts.write_text("a fox --w 64 --h 64 --s 1\n")
+
+    def until(there: Callable[[], bool]) -> None:
+        while not there():
+            time.sleep(0.01)
+
+    def steer() -> None:
+        until(lambda: (folder / "metrics.jsonl").exists())
+        ask(folder, "save")
+        ask(folder, "sample")
+        until(lambda: any(folder.glob("sample/step*/*.png")))
+        ask(folder, "stop")
+
+    thread = threading.Thread(target=steer)
+    thread.start()
+    result = run(
+        pictures, folder, train__max_steps="400", train__epochs="400", save__every_epochs="off",
+        sample__prompts=f"'{prompts}'", sample__every_epochs="off", sample__at_first="false",
+    )  # fmt: skip
+    thread.join()
+
+    assert not result.finished
+    saved = list(folder.glob("lora-step*.safetensors"))
+    assert len(saved) == 1
+    assert len(load_file(saved[0])) > 0
+    assert not (folder / "sample" / "base").exists(), "sample.at_first is off"
+    assert read_state(folder / "state" / "state.safetensors").position.step == result.step

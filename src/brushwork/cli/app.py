@@ -23,8 +23,11 @@ from brushwork.cli.extract import extract
 from brushwork.cli.generate import generate
 from brushwork.cli.inspect import inspect
 from brushwork.cli.migrate import migrate
+from brushwork.cli.monitor import monitor
+from brushwork.cli.queue import queue
 from brushwork.cli.recipes import recipes
 from brushwork.cli.resume import resume
+from brushwork.cli.steer import sample, save, stop
 from brushwork.cli.train import train
 
 app = typer.Typer(
@@ -42,6 +45,11 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command()(resume)
+app.command()(queue)
+app.command()(monitor)
+app.command()(stop)
+app.command()(save)
+app.command()(sample)
 app.command()(generate)
 app.command()(inspect)
 app.command()(extract)
@@ -84,5 +92,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     named = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
     usage = f"brushwork {words[0]} --help" if words and words[0] in named else "brushwork --help"
-    run = partial(app, words, prog_name="brushwork", standalone_mode=False)
+    run = partial(app, words, prog_name="brushwork", standalone_mode=False, obj=words)
     sys.exit(exit_code(run, debug=debug, usage=usage))

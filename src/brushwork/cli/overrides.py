@@ -34,6 +34,11 @@ RunFiles = Annotated[
     ),
 ]
 
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", help="Start it in tmux and return: it goes on when this terminal is closed."),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")]
 
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")]

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from brushwork.cli.overrides import AsJson
-from brushwork.cli.train import AcceptChanges, say
+from brushwork.cli.overrides import AsJson, Detach
+from brushwork.cli.train import AcceptChanges, say, say_detached
 
 
 def resume(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN|FOLDER", help="A run folder, or a folder of them: the newest.")],
     accept_changes: AcceptChanges = False,
+    detach: Detach = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped or killed, with the settings that it began with.
@@ -19,5 +21,9 @@ def resume(
     Example: brushwork resume runs
     """
     from brushwork.training.run import resume as go_on
+    from brushwork.training.run_folder import newest_run
 
+    if detach:
+        say_detached(context.obj, newest_run(run))
+        return
     say(go_on(run, accept_changes=accept_changes), as_json=as_json)

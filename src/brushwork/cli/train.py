@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brushwork.cli.choices import StopWhen
-from brushwork.cli.overrides import DATA_HELP, AsJson, Offline, Overrides, RecipeName, RunFiles
+from brushwork.cli.overrides import DATA_HELP, AsJson, Detach, Offline, Overrides, RecipeName, RunFiles
 
 if TYPE_CHECKING:
     from brushwork.training.run import RunResult
@@ -20,6 +20,7 @@ AcceptChanges = Annotated[
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Argument(metavar="DATA", help=f"{DATA_HELP} A file of kohya's may name it."),
@@ -47,6 +48,7 @@ def train(
     ] = None,
     overrides: Overrides = None,
     accept_changes: AcceptChanges = False,
+    detach: Detach = False,
     offline: Offline = False,
     as_json: AsJson = False,
 ) -> None:
@@ -56,6 +58,7 @@ def train(
 
     Example: brushwork train photos --base sdxl.safetensors --recipe sdxl-standard --name corgi
     """
+    from brushwork.training.run import settle
     from brushwork.training.run import train as run
 
     flags = {
@@ -69,6 +72,10 @@ def train(
         "model.offline": True if offline else None,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    if detach:
+        settled = settle(data, out=out, recipe=recipe, files=config or [], overrides=[*given, *(overrides or [])])
+        say_detached(context.obj, settled.folder.path)
+        return
     result = run(
         data,
         out=out,
@@ -78,6 +85,16 @@ def train(
         accept_changes=accept_changes,
     )
     say(result, as_json=as_json)
+
+
+def say_detached(words: list[str], folder: Path) -> None:
+    """Start the same command without `--detach` in tmux, and tell how to watch it."""
+    from brushwork.detached import start_detached
+
+    attach = start_detached([word for word in words if word != "--detach"], folder=folder)
+    typer.echo(f"{folder} trains in tmux")
+    typer.echo(f"  watch: brushwork monitor {folder}, or {attach} (leave with Ctrl-B D)")
+    typer.echo(f"  stop:  brushwork stop {folder}")
 
 
 def say(result: "RunResult", *, as_json: bool) -> None:

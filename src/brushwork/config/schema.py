@@ -150,6 +150,10 @@ class DataConfig(Section):
     resolution: Pixels | None = None
     """Side of the training square in pixels. Unset means the base's own: 512 for SD 1.5, 1024 for SDXL."""
 
+    path: str | None = None
+    """The folder of pictures, for a file of settings that says all of a run. A folder named on the command line goes
+    before it."""
+
     repeats: int = Field(1, ge=1)
     """How often each picture is seen in an epoch. Folders named like `10_name` bring their own number."""
 
@@ -446,6 +450,9 @@ class SampleConfig(Section):
 
     every_steps: int | None = Field(None, ge=1)
     """Draw every so many steps too."""
+
+    at_first: bool = True
+    """Draw with the base alone before the first step, to compare with."""
 
     sampler: Literal["ddpm", "ddim", "euler", "euler_ancestral", "dpmpp_2m"] = "euler_ancestral"
     """How noise becomes a picture."""

@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM end a run after its step, with everything saved; a second one ends it at once."""
+"""Ctrl-C, SIGTERM and `brushwork stop` end a run after its step, with everything saved; a second Ctrl-C ends it at
+once."""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 
@@ -11,13 +13,29 @@ class Interruption:
     """Whether the user has asked the run to stop."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._noted = False
+        self._file: Path | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Asked by a signal, or by the file that is watched: that one is taken away as it is noted."""
+        if not self._noted and self._file is not None and self._file.exists():
+            self._file.unlink(missing_ok=True)
+            self._note()
+        return self._noted
+
+    def watch(self, file: Path) -> None:
+        """From now on this file, once it is there, is a request too."""
+        self._file = file
 
     def request(self, signal_number: int, frame: FrameType | None) -> None:
         """Note the first request and say so; a second one raises KeyboardInterrupt where the program stands."""
-        if self.requested:
+        if self._noted:
             raise KeyboardInterrupt
-        self.requested = True
+        self._note()
+
+    def _note(self) -> None:
+        self._noted = True
         _say("stopping as soon as this step is done and saved; Ctrl-C again stops at once")
 
 

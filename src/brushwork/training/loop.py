@@ -84,6 +84,8 @@ class Hooks:
     """What the rows say, with this one as the last."""
     sample: Callable[[Position], None]
     report: Callable[[Row], None]
+    requests: Callable[[], frozenset[str]]
+    """What another terminal has asked since the last step: `save`, `sample`."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ class Loop:
 
     def _after_step(self, row: Row) -> None:
         """Measure, save, then draw: what can fail comes last."""
-        due = self._due()
+        due = self._due(self.hooks.requests())
         if due.validate:
             due = self._validated(row, due)
         due = self._with_lowest_loss(due, row.get("held_out_loss"))
@@ -315,13 +317,13 @@ class Loop:
         self.hooks.save(self.position, due)
         self._saved_at, self._saved_step = time.monotonic(), self.position.step
 
-    def _due(self) -> Due:
+    def _due(self, requests: frozenset[str]) -> Due:
         settings, done = self.settings, self.position.step
         final = done == self.budget.total_steps
         epoch_over = self.budget.ends_epoch(done) or final
         epoch = self.budget.epoch_of(done - 1) + 1
         epoch_file = epoch_over and _every(settings.save.every_epochs, epoch)
-        step_file = _every(settings.save.every_steps, done)
+        step_file = _every(settings.save.every_steps, done) or "save" in requests
         minutes = settings.save.every_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         return Due(
@@ -332,7 +334,7 @@ class Loop:
             validate=final
             or (epoch_over and _every(settings.validation.every_epochs, epoch))
             or _every(settings.validation.every_steps, done),
-            sample=is_sample_due(settings, self.budget, done),
+            sample=is_sample_due(settings, self.budget, done) or "sample" in requests,
         )
 
     def _with_lowest_loss(self, due: Due, held_out: float | None) -> Due:

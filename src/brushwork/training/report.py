@@ -89,6 +89,9 @@ def logged(console: Console, log_file: Path) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except UserError as error:
+        to_file.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+        raise
     finally:
         logger.setLevel(previous)
         for handler in (to_file, to_screen):

@@ -27,6 +27,7 @@ from brushwork.training.interruption import listening
 from brushwork.training.plan import learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.report import logged
+from brushwork.training.requests import forget
 from brushwork.training.run_folder import RunFolder, newest_run
 from brushwork.training.sampling import Drawer, sample_requests
 from brushwork.training.session import Session, train_until_stopped
@@ -81,17 +82,41 @@ def train(
     Raises:
         UserError: something that can be put right, before any damage.
     """
-    pictures = None if data is None else Path(data)
-    resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides, data=pictures)
-    resolved = replace(resolved, settings=_with_whole_paths(resolved.settings))
+    asked = settle(data, out=out, recipe=recipe, files=files, overrides=overrides)
     console = console or Console(stderr=True)
-    for note in resolved.notes:
+    for note in asked.resolved.notes:
         console.print(str(note), markup=False, highlight=False, soft_wrap=True)
+    return _run(asked.pictures, asked.folder, asked.resolved, accept_changes=accept_changes, console=console)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command asks for, settled as far as words go: nothing has been read but settings."""
+
+    pictures: Path
+    folder: RunFolder
+    resolved: Resolved
+
+
+def settle(
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    recipe: str | None = None,
+    files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+) -> Asked:
+    """Settings, pictures and run folder of `train`, whose arguments these are.
+
+    Raises:
+        UserError: settings that do not exist or do not fit, or a folder that is not there.
+    """
+    named = None if data is None else Path(data)
+    resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides, data=named)
+    resolved = replace(resolved, settings=_with_whole_paths(resolved.settings))
     name = resolved.settings.name
-    folder = RunFolder(Path(out or resolved.out or Path("runs") / name), name)
-    return _run(
-        pictures or _named_pictures(resolved), folder, resolved, accept_changes=accept_changes, console=console
-    )
+    pictures = named or _named_pictures(resolved)
+    return Asked(pictures, RunFolder(Path(out or resolved.out or Path("runs") / name), name), resolved)
 
 
 def resume(path: str | Path, *, accept_changes: bool = False, console: Console | None = None) -> RunResult:
@@ -109,10 +134,13 @@ def resume(path: str | Path, *, accept_changes: bool = False, console: Console |
 
 
 def _named_pictures(resolved: Resolved) -> Path:
-    """The folder that a file of kohya's trainer names."""
-    if resolved.data is None:
-        raise UserError("no folder of pictures is named.", fix="brushwork train FOLDER ...")
-    return Path(resolved.data).expanduser()
+    """The folder that a file of settings names, ours or one of kohya's trainer."""
+    path = resolved.data or resolved.settings.data.path
+    if path is None:
+        raise UserError(
+            "no folder of pictures is named.", fix="brushwork train FOLDER ..., or data.path in a file of settings"
+        )
+    return Path(path).expanduser()
 
 
 def _with_whole_paths(settings: Settings) -> Settings:
@@ -124,7 +152,12 @@ def _with_whole_paths(settings: Settings) -> Settings:
     changes = {
         "model": model.model_copy(update=names),
         "cache": cache.model_copy(update={"folder": folder}),
-        "data": settings.data.model_copy(update={"folders": tuple(map(_whole_folder, settings.data.folders))}),
+        "data": settings.data.model_copy(
+            update={
+                "path": None if settings.data.path is None else str(whole_place(Path(settings.data.path))),
+                "folders": tuple(map(_whole_folder, settings.data.folders)),
+            }
+        ),
         "sample": settings.sample.model_copy(update={"prompts": _whole(settings.sample.prompts)}),
         "validation": settings.validation.model_copy(update={"data": _whole(settings.validation.data)}),
     }
@@ -168,6 +201,8 @@ def _run(
             for note in resolved.notes:
                 logger.debug("%s", note)
             remove_partials(folder.path)
+            forget(folder)
+            interruption.watch(folder.requests / "stop")
             state = read_state(folder.state_file) if folder.state_file.exists() else None
             state = _still_ended(state, settings)
             total = preparation.budget.total_steps

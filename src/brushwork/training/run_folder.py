@@ -9,6 +9,7 @@ RUN/NAME-step00000800.safetensors   after step 800
 RUN/NAME-lowest-loss.safetensors    the one with the lowest loss
 RUN/NAME.safetensors                at the end
 RUN/sample/000002-epoch/            pictures
+RUN/requests/                       what another terminal asks of the run
 """
 
 import json
@@ -71,6 +72,10 @@ class RunFolder:
         return self.path / "quarantine.jsonl"
 
     @property
+    def requests(self) -> Path:
+        return self.path / "requests"
+
+    @property
     def samples(self) -> Path:
         return self.path / "sample"
 
@@ -119,6 +124,10 @@ class RunFolder:
         if missing:
             raise UserError(f"{self.description_file} does not describe a run: it has no {missing[0]}.", fix=anew)
         return dict(description)
+
+    def is_running(self) -> bool:
+        """Whether a process trains in this folder now."""
+        return _is_alive(_holder(self.path / "run.lock"))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -71,13 +71,17 @@ class Drawer:
 
     def draw_base(self, pipeline: Pipeline) -> None:
         """The base model's own pictures, to compare with: drawn before anything is learned."""
-        if self._is_due(BASE):
+        if self.settings.sample.at_first and self._is_due(BASE):
             self._draw(pipeline, BASE)
 
     def draw_due(self, pipeline: Pipeline, steps_done: int, *, ended: bool = False) -> None:
         """The pictures of this point of the run. A failure is told, and does not end the run."""
         if not self.is_complete(steps_done, ended=ended):
-            self._draw(pipeline, occasion(self.budget, steps_done))
+            self.draw_now(pipeline, steps_done)
+
+    def draw_now(self, pipeline: Pipeline, steps_done: int) -> None:
+        """The pictures of this point of the run, due or asked for."""
+        self._draw(pipeline, occasion(self.budget, steps_done))
 
     def _draw(self, pipeline: Pipeline, name: str) -> None:
         missing = self._missing(name)

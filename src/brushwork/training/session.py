@@ -30,6 +30,7 @@ from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation, measured_part
 from brushwork.training.report import step_note, tell_once, tell_verdict
+from brushwork.training.requests import take
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import SHEET, Drawer
 from brushwork.training.saving import Saver
@@ -181,7 +182,8 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             trackers.step(row)
 
         def sample(position: Position) -> None:
-            drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
+            if drawer.requests:
+                drawer.draw_now(pipeline, position.step)
             trackers.picture(folder.samples / SHEET, position.step)
 
         def save(position: Position, due: Due) -> None:
@@ -207,6 +209,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
                 ),
                 sample=sample,
                 report=report,
+                requests=lambda: take(folder),
             ),
             interruption=session.interruption,
             position=position,
