@@ -30,7 +30,7 @@ def start_detached(words: Sequence[str], *, folder: Path) -> str:
     if program is None:
         raise UserError(
             "--detach needs tmux, which is not installed.",
-            fix="apt install tmux (or brew install tmux); without it: nohup brushwork ... > train.log 2>&1 &",
+            fix="apt install tmux (or brew install tmux); without it: nohup brushwork ... > terminal.txt 2>&1 &",
         )
     name = session_name(folder)
     server = [program, "-L", name]

@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
-    {"errors", "atomic", "places", "progress", "detached"},
-    {"config", "hub", "records", "runtime", "tensor_file"},
+    {"errors", "atomic", "places", "progress"},
+    {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},
     {"generation"},

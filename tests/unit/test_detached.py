@@ -143,8 +143,8 @@ def test_a_queue_reads_all_its_files_before_the_first_run(tmp_path: Path, monkey
     bad.write_text("[lora]\nrnk = 2\n")
     with pytest.raises(UserError, match=r"bad\.toml: "):
         run_queue([good, bad])
-    with pytest.raises(UserError, match="there is no folder"):
-        run_queue([good, write(tmp_path / "gone.toml", tmp_path / "gone")])
+    with pytest.raises(UserError, match=r"two\.toml: .*there is no such folder"):
+        run_queue([good, write(tmp_path / "two.toml", tmp_path / "gone")])
     with pytest.raises(UserError, match="both train into") as caught:
         run_queue([good, Path(shutil.copy(good, tmp_path / "twin.toml"))])
     assert caught.value.fix == 'give each a name of its own: name = "twin"'

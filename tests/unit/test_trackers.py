@@ -101,4 +101,4 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_line_that_installs_
     refuse_missing_trackers(LogConfig())
     with pytest.raises(UserError, match=r"log\.wandb is asked for, and wandb is not installed") as caught:
         refuse_missing_trackers(LogConfig(wandb="film"))
-    assert caught.value.fix == "pip install 'brushwork[tracking]'"
+    assert caught.value.fix == "pip install 'brushwork[tracking]', or --set log.wandb=off"

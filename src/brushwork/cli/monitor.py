@@ -28,6 +28,6 @@ def monitor(
     if as_json:
         typer.echo(json.dumps([look(each).described() for each in runs]))
     elif once or not console.is_terminal:
-        typer.echo("\n".join(shown(runs, console)))
+        typer.echo("\n".join(shown([look(each) for each in runs], console)))
     else:
         watch(runs, console)

@@ -74,6 +74,7 @@ def train(
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
     if detach:
         settled = settle(data, out=out, recipe=recipe, files=config or [], overrides=[*given, *(overrides or [])])
+        settled.refuse_missing_pictures()
         say_detached(context.obj, settled.folder.path)
         return
     result = run(

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from brushwork.data.place import is_there
 from brushwork.errors import UserError
 from brushwork.training.run import Asked, settle
 
@@ -62,10 +61,9 @@ def run_queue(files: Sequence[Path], *, recipe: str | None = None) -> list[Entry
 def _settled(file: Path, recipe: str | None) -> Asked:
     try:
         settled = settle(files=[file], recipe=recipe)
+        settled.refuse_missing_pictures()
     except UserError as error:
         raise UserError(f"{file}: {error.problem}", fix=error.fix) from error
-    if not is_there(settled.pictures):
-        raise UserError(f"{file}: there is no folder {settled.pictures}.", fix="mend data.path in this file")
     return settled
 
 
@@ -87,11 +85,18 @@ class _Children:
     def __init__(self) -> None:
         self.running: subprocess.Popen[str] | None = None
         self.interrupted = False
+        self._to_pass_on = False
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A terminal sends Ctrl-C to the child as well; a SIGTERM comes here alone and is passed on."""
         self.interrupted = True
-        if number == signal.SIGTERM and self.running is not None:
+        self._to_pass_on = number == signal.SIGTERM
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Once, for a second one would end the run without saving; the first may come while it is being started."""
+        if self._to_pass_on and self.running is not None:
+            self._to_pass_on = False
             self.running.terminate()
 
 
@@ -111,6 +116,7 @@ def _trained(file: Path, settled: Asked, recipe: str | None, children: _Children
     children.running = subprocess.Popen(
         [sys.executable, "-m", "brushwork", *words], stdout=subprocess.PIPE, text=True
     )
+    children.pass_on()
     said, _ = children.running.communicate()
     code, children.running = children.running.returncode, None
     if code != 0:

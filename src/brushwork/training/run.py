@@ -97,6 +97,13 @@ class Asked:
     folder: RunFolder
     resolved: Resolved
 
+    def refuse_missing_pictures(self) -> None:
+        """Stop where there is nothing to train on, for those who begin the run somewhere else or later."""
+        if not is_there(self.pictures):
+            raise UserError(
+                f"{self.pictures}: there is no such folder.", fix="name the folder that holds the pictures"
+            )
+
 
 def settle(
     data: str | Path | None = None,

@@ -29,9 +29,10 @@ def refuse_missing_trackers(settings: LogConfig) -> None:
     """Stop at the start where a tracker is asked for that is not installed."""
     for module, asked in (("tensorboard", settings.tensorboard), ("wandb", settings.wandb is not None)):
         if asked and importlib.util.find_spec(module) is None:
+            off = "off" if module == "wandb" else "false"
             raise UserError(
                 f"log.{module} is asked for, and {module} is not installed.",
-                fix="pip install 'brushwork[tracking]'",
+                fix=f"pip install 'brushwork[tracking]', or --set log.{module}={off}",
             )
 
 

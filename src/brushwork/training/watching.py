@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from brushwork.training.monitor import look, page, pause, table
+from brushwork.training.monitor import View, look, page, pause, table
 
 EVERY = 2.0
 """Seconds between two looks."""
@@ -15,9 +15,8 @@ EVERY = 2.0
 GOING_ON = {"starting", "training"}
 
 
-def shown(runs: Sequence[Path], console: Console) -> list[str]:
+def shown(views: Sequence[View], console: Console) -> list[str]:
     """One run as a page, several as a table."""
-    views = [look(run) for run in runs]
     if len(views) > 1:
         return table(views)
     return page(views[0], width=min(100, console.width), unicode=console.encoding.startswith("utf"))
@@ -28,10 +27,10 @@ def watch(runs: Sequence[Path], console: Console) -> None:
     with Live(console=console, auto_refresh=False) as live:
         try:
             while True:
-                going_on = any(look(run).summary["state"] in GOING_ON for run in runs)
-                lines = shown(runs, console)
+                views = [look(run) for run in runs]
+                lines = shown(views, console)
                 live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
-                if not going_on:
+                if not any(view.summary["state"] in GOING_ON for view in views):
                     return
                 pause(EVERY)
         except KeyboardInterrupt:
