@@ -275,6 +275,9 @@ def test_what_a_file_leaves_out_has_kohyas_defaults_and_those_that_surprise_are_
         ("min_bucket_reso = 320", {"buckets.enabled": False, "buckets.min_side": None}),
         ("enable_bucket = true\nbucket_no_upscale = true", {"buckets.no_upscale": True}),
         ("validation_split = 0.1\nvalidate_every_n_steps = 50", {"validation.every_steps": 50}),
+        ('log_with = "tensorboard"\nlogging_dir = "logs"', {"log.tensorboard": True, "log.wandb": None}),
+        ('logging_dir = "logs"', {"log.tensorboard": True}),
+        ('log_with = "all"\nlog_tracker_name = "mia"', {"log.tensorboard": True, "log.wandb": "mia"}),
         ('metadata_author = "mia"', {"about.author": "mia", "about.title": None}),
         ('training_comment = "third try"', {"about.comment": "third try"}),
     ],
@@ -462,7 +465,7 @@ def test_pictures_that_lie_flat_count_once_and_it_is_told(tmp_path: Path) -> Non
 def test_a_file_for_data_sets_is_read_with_the_settings_file_or_through_it(tmp_path: Path) -> None:
     sets, file = tmp_path / "sets.toml", tmp_path / "kohya.toml"
     sets.write_text(DATA_SETS)
-    plain = 'pretrained_model_name_or_path = "b"\nmax_train_epochs = 3\ntrain_batch_size = 9\n'
+    plain = 'pretrained_model_name_or_path = "b"\nmax_train_epochs = 3\ntrain_batch_size = 9\nresolution = 512\n'
     file.write_text(plain)
     beside = resolve(files=[file, sets])
     before = resolve(files=[sets, file])

@@ -1,8 +1,8 @@
 """`brushwork migrate`: kohya's settings as a file of ours, SD 1.5's for SDXL, one character's for another."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from brushwork.config.carry import (
     to_sdxl,
 )
 from brushwork.config.describe import literal
-from brushwork.config.load import DEFAULT, Resolved, flatten, resolve
+from brushwork.config.load import DEFAULT, flatten, resolve
 from brushwork.config.schema import Settings
 from brushwork.errors import UserError
 
@@ -59,64 +59,84 @@ def migrate(
         out: the file that will be written, for the command that is told.
     """
     resolved = resolve(files=files, data=None if data is None else Path(data), undecided=True)
-    changes: list[Change] = []
-    told = [str(note) for note in resolved.notes]
-    told += [f"choose: {choice.error().problem} {choice.error().fix}" for choice in resolved.undecided]
-    before = trained or resolved.data
-    pictures, run = data or before, resolved.out
+    made_for = trained or resolved.data
+    work = _Work(resolved.settings, made_for, data or made_for, resolved.out)
+    work.told += [str(note) for note in resolved.notes]
+    work.told += [f"choose: {choice.error().problem} {choice.error().fix}" for choice in resolved.undecided]
     if character is not None:
-        old, new = _names(character, resolved, pictures)
-        changes += to_character(resolved.settings, old, new)
-        renamed = [None if place is None else rename(place, old, new) for place in (before, run)]
-        told += [f"{was} is {now} now" for was, now in zip((before, run), renamed, strict=True) if was != now]
-        pictures, run = data or renamed[0], renamed[1]
-    settings = changed(resolved.settings, changes)
+        _give_to(work, *_names(character, work), stays=data is not None)
     if to is not None:
-        for_sdxl = to_sdxl(settings)
-        settings, changes = changed(settings, for_sdxl), changes + for_sdxl
+        work.change(to_sdxl(work.settings))
     if to is not None or character is not None:
-        before = before or (pictures if character is None else None)
-        old_size, new_size = (None if place is None else measure(place) for place in (before, pictures))
-        epochs = SDXL_EPOCHS if to is not None else settings.train.epochs or 1
-        paced, how = pace(settings, old=old_size, new=new_size, epochs=epochs)
-        settings, changes = changed(settings, paced), changes + paced
-        told.append(how)
+        _set_pace(work, measure, same_set=character is None, epochs=SDXL_EPOCHS if to is not None else None)
     if to is not None:
-        told.append(f"kept: {', '.join(f'{key} = {literal(flatten(settings)[key])}' for key in KEPT)}")
-    command = _command(pictures, run, out)
-    text = _text(files, settings, resolved, changes, told, command)
-    return Migrated(text, settings, tuple(changes), tuple(told))
+        kept = [f"{key} = {literal(flatten(work.settings)[key])}" for key in KEPT]
+        work.told.append(f"kept: {', '.join(kept)}")
+    text = _text(files, work, resolved.origins, _command(work, out))
+    return Migrated(text, work.settings, tuple(work.changes), tuple(work.told))
 
 
-def _names(character: str, resolved: Resolved, pictures: str | None) -> tuple[str, str]:
+@dataclass
+class _Work:
+    """Settings on their way."""
+
+    settings: Settings
+    made_for: str | None
+    """The pictures that they were made for."""
+    pictures: str | None
+    """The pictures that will be trained."""
+    run: str | None
+    changes: list[Change] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    def change(self, changes: list[Change]) -> None:
+        """Make changes, and remember them."""
+        self.settings = changed(self.settings, changes)
+        self.changes += changes
+
+
+def _give_to(work: _Work, old: str, new: str, *, stays: bool) -> None:
+    """Put another name into settings and places."""
+    work.change(to_character(work.settings, old, new))
+    for place in dict.fromkeys((work.made_for, work.run)):
+        if place is not None and (renamed := rename(place, old, new)) != place:
+            work.told.append(f"{place} is {renamed} now")
+    if not stays and work.made_for is not None:
+        work.pictures = rename(work.made_for, old, new)
+    work.run = None if work.run is None else rename(work.run, old, new)
+
+
+def _set_pace(work: _Work, measure: Measure, *, same_set: bool, epochs: int | None) -> None:
+    """Epochs and repeats for the size of the set."""
+    made_for = work.made_for or (work.pictures if same_set else None)
+    old, new = (None if place is None else measure(place) for place in (made_for, work.pictures))
+    changes, how = pace(work.settings, old=old, new=new, epochs=epochs or work.settings.train.epochs or 1)
+    work.change(changes)
+    work.told.append(how)
+
+
+def _names(character: str, work: _Work) -> tuple[str, str]:
     """The old and the new name."""
     old, given, new = character.rpartition("=")
     if not file_word(new) or (given and not old.strip()):
         raise UserError(f"--character {character!r} names nobody.", fix="--character mia, or --character luca=mia")
-    return old.strip() or guess_character(resolved.settings, pictures, resolved.out), new.strip()
+    return old.strip() or guess_character(work.settings, work.made_for, work.run), new.strip()
 
 
-def _command(pictures: str | None, run: str | None, out: Path | None) -> str:
-    words = ["brushwork", "train", pictures or "PICTURES", "--config", str(out or "THIS.toml")]
-    return shlex.join([*words, "--out", run] if run else words)
+def _command(work: _Work, out: Path | None) -> str:
+    words = ["brushwork", "train", work.pictures or "PICTURES", "--config", str(out or "THIS.toml")]
+    return shlex.join([*words, "--out", work.run] if work.run else words)
 
 
 # As a file
 
 
-def _text(
-    files: Sequence[Path],
-    settings: Settings,
-    resolved: Resolved,
-    changes: Sequence[Change],
-    told: Sequence[str],
-    command: str,
-) -> str:
+def _text(files: Sequence[Path], work: _Work, origins: Mapping[str, str], command: str) -> str:
     """The file: what to type, what was found and done, and every setting that is not the default."""
     names = ", ".join(file.name for file in files)
     head = [f"Settings from {names}, by `brushwork migrate`. All others have Brushwork's defaults.", "", command]
-    lines = [f"# {line}".rstrip() for line in [*head, *([""] if told else []), *_folded(told)]]
-    return "\n".join([*lines, "", *_settings(settings, resolved, changes)]) + "\n"
+    lines = [f"# {line}".rstrip() for line in [*head, *([""] if work.told else []), *_folded(work.told)]]
+    return "\n".join([*lines, "", *_settings(work, origins)]) + "\n"
 
 
 def _folded(sentences: Sequence[str]) -> Iterator[str]:
@@ -130,17 +150,17 @@ def _comment(text: str) -> str:
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
-def _settings(settings: Settings, resolved: Resolved, changes: Sequence[Change]) -> Iterator[str]:
-    why = {change.key: f"{literal(change.old)} before: {change.why}" for change in changes}
+def _settings(work: _Work, origins: Mapping[str, str]) -> Iterator[str]:
+    why = {change.key: f"{literal(change.old)} before: {change.why}" for change in work.changes}
     plain, table = flatten(Settings()), ""
-    for key, value in flatten(settings).items():
+    for key, value in flatten(work.settings).items():
         if value == plain[key] and key not in why:
             continue
         section, _, name = key.rpartition(".")
         if section != table:
             yield from ("", f"[{section}]")
             table = section
-        comment = why.get(key) or _source(resolved.origins.get(key, DEFAULT))
+        comment = why.get(key) or _source(origins.get(key, DEFAULT))
         yield f"{name} = {literal(value)}" + (f"  # {_comment(comment)}" if comment else "")
 
 
