@@ -146,8 +146,8 @@ def size_of(assets: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the bundled model."""
+def command_line() -> argparse.ArgumentParser:
+    """What can be said to it."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--assets", type=Path, required=True, help="what bundled.assemble wrote")
     parser.add_argument("--out", type=Path, required=True)
@@ -159,7 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    print(json.dumps(measure(parser.parse_args(arguments)), indent=2))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the bundled model."""
+    print(json.dumps(measure(command_line().parse_args(arguments)), indent=2))
 
 
 if __name__ == "__main__":

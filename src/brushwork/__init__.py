@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brushwork.demonstration.run import demo as demo
     from brushwork.errors import UserError as UserError
     from brushwork.generation.generate import generate as generate
     from brushwork.lora.files import convert_adapter as convert
@@ -30,6 +31,7 @@ _PLACES = {
     "build_cache": ("brushwork.training.cache_ahead", "build_cache"),
     "check_buckets": ("brushwork.training.bucket_check", "check_buckets"),
     "convert": ("brushwork.lora.files", "convert_adapter"),
+    "demo": ("brushwork.demonstration.run", "demo"),
     "extract": ("brushwork.training.extract", "extract"),
     "generate": ("brushwork.generation.generate", "generate"),
     "resume": ("brushwork.training.run", "resume"),
@@ -43,6 +45,7 @@ __all__ = [
     "build_cache",
     "check_buckets",
     "convert",
+    "demo",
     "extract",
     "generate",
     "resume",

@@ -26,6 +26,7 @@ FLOORS = [
     {"lora"},
     {"generation"},
     {"training", "film"},
+    {"demonstration"},  # joins three stages into the first five minutes; no stage knows of it
     {"cli"},
 ]
 """From the bottom up. A module imports from the floors below it and from its own folder, nothing else."""

@@ -1,6 +1,8 @@
 """Twenty steps whose losses are stored: a change that should not alter training shows that it does not.
 
-`make golden` writes the curve anew; the commit that does so says why it moved.
+One curve is of random weights, which stay what they are; the other of the bundled model on frames of the lead, so
+that it also tells when the model in the package has become another one, or a worse one. `make golden` writes the
+curves anew; the commit that does so says why they moved.
 """
 
 import json
@@ -13,9 +15,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from brushwork.film.frames import draw_folder
+from brushwork.models.bundled import write_bundled
+from brushwork.models.weights import open_base
+from brushwork.records import read_rows
 from brushwork.training.run import train
 
 CURVE = Path(__file__).with_name("loss_curve.json")
+BUNDLED_CURVE = Path(__file__).with_name("bundled_curve.json")
 SETTINGS = {
     "train.device": "cpu",
     "train.precision": "fp32",
@@ -45,15 +52,33 @@ def write_pictures(folder: Path) -> None:
         (folder / f"{number}.txt").write_text(f"coloured waves, number {number}")
 
 
+def losses_of(data: Path, out: Path, **changes: str) -> list[float]:
+    overrides = [f"{key}={value}" for key, value in {**SETTINGS, **changes}.items()]
+    train(data, out=out, overrides=overrides, console=Console(file=StringIO()))
+    return [row["loss"] for row in read_rows(out / "metrics.jsonl")]
+
+
 def test_the_stored_loss_curve_still_comes_out(tmp_path: Path) -> None:
     write_pictures(tmp_path / "data")
+    write_bundled(tmp_path / "base")
 
-    overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
-    train(tmp_path / "data", out=tmp_path / "run", overrides=overrides, console=Console(file=StringIO()))
+    losses = losses_of(tmp_path / "data", tmp_path / "run", **{"model.base": str(tmp_path / "base")})
 
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows]
     if os.environ.get("BRUSHWORK_WRITE_GOLDEN"):
         CURVE.write_text(json.dumps(losses, indent=1) + "\n")
     # Other processors add up in another order; after 20 steps of AdamW that has been seen to move the loss by 1e-4.
     assert losses == pytest.approx(json.loads(CURVE.read_text()), rel=1e-3)
+
+
+def test_the_bundled_model_learns_the_lead_as_it_did(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "data", 6, 64, style="flat")
+
+    losses = losses_of(tmp_path / "data", tmp_path / "run")
+
+    unet = open_base("bundled").fingerprint("unet")
+    if os.environ.get("BRUSHWORK_WRITE_GOLDEN"):
+        BUNDLED_CURVE.write_text(json.dumps({"unet": unet, "losses": losses}, indent=1) + "\n")
+    stored = json.loads(BUNDLED_CURVE.read_text())
+    assert losses == pytest.approx(stored["losses"], rel=1e-3), (
+        "training has changed" if unet == stored["unet"] else "the bundled model has become another: `make golden`"
+    )

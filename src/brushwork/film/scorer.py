@@ -7,6 +7,7 @@ Shapes in this file:  B pictures   S side   C channels   N values of all attribu
 """
 
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ class Scorer(nn.Module):
         seen = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)  # (B, 2 C)
         scores = self.scores(seen).split(list(_SIZES.values()), dim=1)
         return dict(zip(_SIZES, scores, strict=True))
+
+
+def packaged_scorer() -> Scorer | None:
+    """The trained scorer that comes with the package; None as long as none lies there."""
+    path = Path(str(files("brushwork") / "assets" / "scorer.safetensors"))
+    return load_scorer(path) if path.is_file() else None
 
 
 def load_scorer(path: Path) -> Scorer:

@@ -101,15 +101,23 @@ MODEL_INDEX: Config = {
 }
 
 
+def is_trained() -> bool:
+    """Whether the package holds a trained base, and not only the shape of one."""
+    return (_packaged() / "model_index.json").is_file()
+
+
 def bundled_folder() -> Path:
     """The folder of the bundled base model; written on first use as long as no trained one is in the package."""
-    packaged = Path(str(files("brushwork") / "assets" / "tiny"))
-    if (packaged / "model_index.json").is_file():
-        return packaged
+    if is_trained():
+        return _packaged()
     folder = user_cache_folder() / f"bundled-{_version()}"
     if not folder.is_dir():
         _write_whole(folder)
     return folder
+
+
+def _packaged() -> Path:
+    return Path(str(files("brushwork") / "assets" / "tiny"))
 
 
 def _write_whole(folder: Path) -> None:

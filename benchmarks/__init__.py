@@ -1,0 +1,1 @@
+"""Measurements that take minutes: of the bundled model, and of ourselves beside other programs."""

@@ -1,0 +1,74 @@
+"""The benchmark of the bundled model: every goal is held against its figure, and a miss is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks.bundled as benchmark
+from benchmarks.bundled import GOALS, flat, main, missed, table
+from brushwork.demonstration.run import Demonstration
+from brushwork.errors import UserError
+from brushwork.training.run import RunResult
+
+RIGHT = {"character": 0.99, "place": 0.98, "camera": 0.97}
+MEASURED: dict[str, Any] = {
+    "size in MB": 23.5,
+    "VAE: dB on unseen frames": 31.0,
+    "CLIP": {"clip finds caption of 64": 0.95, "text_encoder_2 finds caption of 64": 0.96},
+    "scorer on unseen frames of anybody": RIGHT,
+    "held-out prompts": {"character and place and camera": 0.84, **RIGHT},
+    "drawn with": {"count": 64, "sampler": "euler"},
+}
+
+
+def counts(character: int) -> dict[str, int]:
+    return {"character": character, "place": 14, "camera": 13, "clothes": 8, "all": 6, "of": 16}
+
+
+@pytest.fixture
+def _trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A package with a model in it that was measured already."""
+    run = RunResult(tmp_path, 1, 1, 0.1, tmp_path / "fox.safetensors", tmp_path / "loss.png", None)
+    found = {"asked": {"0": counts(1), "1": counts(15)}, "others": {"1": {**counts(7), "of": 8}}}
+    monkeypatch.setattr(benchmark, "is_trained", lambda: True)
+    monkeypatch.setattr(benchmark, "packaged_scorer", lambda: object())
+    monkeypatch.setattr(benchmark, "measure", lambda given: {**MEASURED, "told": given.count})
+    monkeypatch.setattr(benchmark, "demo", lambda out, overrides: Demonstration(out, run, out / "report.html", found))
+
+
+@pytest.mark.usefixtures("_trained")
+def test_one_command_writes_every_figure_beside_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--out", str(tmp_path), "--count", "64"])
+
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["told"] == 64
+    assert figures["demo"]["the fox after"] == 15 / 16
+    assert figures["demo"]["others still themselves"] == 7 / 8
+    written = (tmp_path / "figures.md").read_text()
+    assert written in capsys.readouterr().out
+    assert "| VAE: dB on unseen frames | 31 | at least 30 | met |" in written
+    assert "| demo: the fox before | 0.0625 | at most 0.2 | met |" in written
+    assert "| drawn with: sampler | euler | | |" in written
+    assert set(GOALS) <= {name for name, _ in flat(figures)}
+
+
+@pytest.mark.usefixtures("_trained")
+def test_a_drop_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worse = {**MEASURED, "VAE: dB on unseen frames": 29.9, "size in MB": 30.5}
+    monkeypatch.setattr(benchmark, "measure", lambda given: worse)
+
+    with pytest.raises(SystemExit, match="2 of 13 goals missed: size in MB, VAE: dB on unseen frames"):
+        main(["--out", str(tmp_path)])
+
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert missed(figures) == ["size in MB", "VAE: dB on unseen frames"]
+    assert "| VAE: dB on unseen frames | 29.9 | at least 30 | **missed** |" in table(figures)
+
+
+def test_without_a_trained_model_there_is_nothing_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "is_trained", lambda: False)
+
+    with pytest.raises(UserError, match="holds no trained model"):
+        main(["--out", str(tmp_path)])
