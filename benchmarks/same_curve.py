@@ -66,7 +66,7 @@ def their_losses(data: Path, given: Sequence[str]) -> list[float]:
     settings = resolve(recipe=RECIPE, overrides=given).settings
     preparation = prepare(data, settings)
     folder = bundled_folder()
-    conditions = text_of(folder, [picture.caption for picture in preparation.pictures])
+    conditions = text_of(folder, [picture.sample.caption for picture in preparation.pictures])
     means, deviations, factor = latents_of(folder, preparation)
     noising = DDPMScheduler.from_pretrained(folder / "scheduler")
     unet, parameters = unet_with_adapter(folder, settings)
@@ -84,12 +84,12 @@ def their_losses(data: Path, given: Sequence[str]) -> list[float]:
         chosen = list(rows)
         draws = our_draws(means[chosen], settings.train.seed, step)
         latents = (means[chosen] + deviations[chosen] * draws.latent_noise) * factor
-        noisy = noising.add_noise(latents, draws.noise, draws.timesteps)
+        noisy = noising.add_noise(latents, draws.noise.white, draws.timesteps)
         sizes = torch.tensor([preparation.pictures[row].placement.time_ids() for row in chosen])
         context, pooled = (states[chosen] for states in conditions)
         added = {"text_embeds": pooled, "time_ids": sizes}
         answer = unet(noisy, draws.timesteps, context, added_cond_kwargs=added).sample
-        loss = torch.nn.functional.mse_loss(answer, draws.noise)
+        loss = torch.nn.functional.mse_loss(answer, draws.noise.white)
         loss.backward()
         assert settings.optimizer.max_grad_norm is not None
         clip_grad_norm_(parameters, settings.optimizer.max_grad_norm)
