@@ -25,7 +25,7 @@ FLOORS = [
     {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},
     {"generation"},
-    {"training", "film"},
+    {"training", "captioning", "film"},
     {"demonstration"},  # joins three stages into the first five minutes; no stage knows of it
     {"cli"},
 ]

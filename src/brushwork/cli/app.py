@@ -14,6 +14,7 @@ import typer
 import brushwork
 from brushwork.cli.buckets import buckets
 from brushwork.cli.cache import cache
+from brushwork.cli.captions import captions
 from brushwork.cli.convert import convert
 from brushwork.cli.demo import demo
 from brushwork.cli.doctor import doctor
@@ -56,6 +57,7 @@ app.command()(extract)
 app.command()(convert)
 app.command()(buckets)
 app.command()(migrate)
+app.command()(captions)
 app.add_typer(cache, name="cache")
 app.command()(download)
 app.command()(recipes)

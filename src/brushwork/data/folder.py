@@ -83,7 +83,7 @@ def read_dataset(
     parse_colour(data.background)
     layout = find_pictures(path, data=data, offline=offline)
     root = layout.root
-    refused = _leave_out_refused(layout)
+    refused = leave_out_refused(layout)
     if not layout.pictures:
         raise UserError(
             f"{root}: no picture in this folder" + (f" ({len(refused)} refused in {REVIEW})." if refused else "."),
@@ -106,7 +106,7 @@ def index_file(root: Path) -> Path:
     return user_cache_folder() / "datasets" / f"{name}.jsonl"
 
 
-def _leave_out_refused(layout: Layout) -> tuple[str, ...]:
+def leave_out_refused(layout: Layout) -> tuple[str, ...]:
     """Take out what `review.jsonl` refuses; the last word on a picture counts."""
     review = (layout.root if layout.root.is_dir() else layout.root.parent) / REVIEW
     if not review.is_file():

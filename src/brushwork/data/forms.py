@@ -18,12 +18,13 @@ from brushwork.data.webdataset import SHARD, compressed_shards, read_shards
 from brushwork.errors import UserError, listed
 
 
-def find_pictures(place: Path, *, data: DataConfig, offline: bool = False) -> Layout:
+def find_pictures(place: Path, *, data: DataConfig, offline: bool = False, tolerant: bool = False) -> Layout:
     """Every picture of a data set and the caption that belongs to it; no picture is opened.
 
     Args:
         place: as the user named it.
         offline: do not ask the hub.
+        tolerant: of a folder, gather the captions that cannot be read, instead of stopping at the first.
     """
     if is_hub_place(place):
         folder, files = fetched(place, offline=offline)
@@ -33,13 +34,17 @@ def find_pictures(place: Path, *, data: DataConfig, offline: bool = False) -> La
     if place.is_file() and place.name.lower().endswith(CONTAINERS):
         return _containers(place, [place], below=place.parent, data=data)
     root = training_part(place)
-    return _folder(root, root, data)
+    return _folder(root, root, data, tolerant=tolerant)
 
 
-def _folder(root: Path, folder: Path, data: DataConfig) -> Layout:
+def _folder(root: Path, folder: Path, data: DataConfig, *, tolerant: bool = False) -> Layout:
     """Pictures in a folder, else what holds pictures in it."""
     layout = read_layout(
-        folder, repeats=data.repeats, caption_extension=data.caption_extension, all_lines=data.wildcards
+        folder,
+        repeats=data.repeats,
+        caption_extension=data.caption_extension,
+        all_lines=data.wildcards,
+        tolerant=tolerant,
     )
     if not layout.containers:
         return layout

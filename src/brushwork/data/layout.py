@@ -43,6 +43,8 @@ class PictureFile:
     class_tokens: str
     caption: str | None = None
     """None where there is none; empty where its file is empty."""
+    caption_file: Path | None = None
+    """Where it was read, if it lies beside the picture."""
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Layout:
 
     root: Path
     all_lines: bool = False
+    unreadable: dict[str, UserError] | None = None
+    """Caption files that cannot be read; None where such a file ends the reading."""
     pictures: dict[str, PictureFile] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """Sentences for the person about what was left out or is doubtful."""
@@ -89,14 +93,17 @@ def held_out_part(path: Path) -> Path | None:
     return path / "heldout" if (path / "train").is_dir() and (path / "heldout").is_dir() else None
 
 
-def read_layout(root: Path, *, repeats: int, caption_extension: str, all_lines: bool = False) -> Layout:
+def read_layout(
+    root: Path, *, repeats: int, caption_extension: str, all_lines: bool = False, tolerant: bool = False
+) -> Layout:
     """Find every picture below `root` and the caption that belongs to it.
 
     Args:
         repeats: how often pictures of a plain folder are seen in an epoch.
         all_lines: whether every line of a caption is one, not only the first.
+        tolerant: gather the caption files that cannot be read, instead of stopping at the first.
     """
-    layout = Layout(root, all_lines=all_lines)
+    layout = Layout(root, all_lines=all_lines, unreadable={} if tolerant else None)
     folders, loose = _entries(root)
     numbered = {folder: match for folder in folders if (match := _NUMBERED.fullmatch(folder.name))}
     ending = caption_extension.lower()
@@ -187,7 +194,8 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
         stems[stem] += 1
         picture = PictureFile(file, repeats, class_tokens)
         if stem in captions:
-            picture.caption, unused = read_caption(captions[stem], all_lines=layout.all_lines)
+            picture.caption_file = captions[stem]
+            picture.caption, unused = _read_caption(layout, captions[stem])
             if unused and stems[stem] == 1:
                 layout.longer.append(layout.name(captions[stem]))
         layout.pictures[layout.name(file)] = picture
@@ -203,6 +211,17 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
             layout.other_endings[file.suffix] += 1
     layout.shared += [layout.name(file) for stem, file in captions.items() if stems[stem] > 1]
     layout.orphans += [layout.name(file) for stem, file in captions.items() if not stems[stem]]
+
+
+def _read_caption(layout: Layout, file: Path) -> tuple[str | None, int]:
+    """The caption in a file, and how many lines are not used; none where it cannot be read and that is borne."""
+    try:
+        return read_caption(file, all_lines=layout.all_lines)
+    except UserError as error:
+        if layout.unreadable is None:
+            raise
+        layout.unreadable[layout.name(file)] = error
+        return None, 0
 
 
 def _metadata_name(layout: Layout, path: Path) -> str:

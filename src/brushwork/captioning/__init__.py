@@ -1,0 +1,1 @@
+"""The words of a data set: what they are, and changing them without losing any."""

@@ -1,0 +1,204 @@
+"""Changing many captions at once. The old ones are written down before anything is changed, and can be had back.
+
+SET/captions.jsonl      a row for each change: file, before, after, what was asked, when
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from brushwork.atomic import write_bytes
+from brushwork.config.schema import DataConfig
+from brushwork.data.captions import decode_text
+from brushwork.data.forms import find_pictures
+from brushwork.data.layout import Layout, counted
+from brushwork.errors import UserError, listed
+from brushwork.records import Row, append_row, read_rows
+
+HISTORY = "captions.jsonl"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is to be done to every line of every caption, in this order."""
+
+    removed_tags: tuple[str, ...] = ()
+    replacements: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+    suffix: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.removed_tags or self.replacements or self.prefix or self.suffix)
+
+    def __str__(self) -> str:
+        parts = [f"remove tag {tag}" for tag in self.removed_tags]
+        parts += [f"replace {old} by {new}" for old, new in self.replacements]
+        parts += [f"prefix {self.prefix}"] if self.prefix else []
+        parts += [f"suffix {self.suffix}"] if self.suffix else []
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One caption file, before and after. None where there is no file."""
+
+    file: Path
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What was changed, or would be."""
+
+    root: Path
+    changes: tuple[Change, ...]
+    num_captions: int
+    written: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def history(self) -> Path:
+        """Where the old captions are."""
+        return self.root / HISTORY
+
+    def record(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "folder": str(self.root),
+            "captions": self.num_captions,
+            "written": self.written,
+            "changes": [_row(change, self.root) for change in self.changes],
+            "notes": list(self.notes),
+        }
+
+
+def edited(text: str, edit: Edit, *, separator: str = ",") -> str:
+    """A caption file's text after an edit. Line ends, blank lines and a byte order mark stay as they are."""
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    lines = text.removeprefix("\ufeff").splitlines(keepends=True)
+    return mark + "".join(_edited_line(line, edit, separator) for line in lines)
+
+
+def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = False) -> Edited:
+    """Change the captions of a folder.
+
+    A caption that stands in `metadata.jsonl` is not changed there: the new one is written beside the picture, where
+    it counts first.
+
+    Args:
+        dry_run: only tell what would be changed.
+    """
+    layout = _editable(place, data)
+    captions: dict[Path, Change] = {}
+    untouched = []
+    for name, picture in layout.pictures.items():
+        if picture.caption_file is not None:
+            before = _text(picture.caption_file)
+            after = edited(before, edit, separator=data.caption_separator)
+            captions[picture.caption_file] = Change(picture.caption_file, before, after)
+        elif picture.caption and picture.caption != picture.class_tokens:
+            file = Path(str(picture.path)).with_suffix(data.caption_extension)
+            after = edited(picture.caption, edit, separator=data.caption_separator)
+            captions[file] = Change(file, None, None if after == picture.caption else after + "\n")
+        else:
+            untouched.append(name)
+    changes = tuple(change for change in captions.values() if change.before != change.after)
+    if not dry_run:
+        _write(layout.root, changes, {"edit": str(edit)})
+    notes = (counted("pictures without a caption, left as they are", untouched),) if untouched else ()
+    return Edited(layout.root, changes, len(captions), written=not dry_run, notes=notes)
+
+
+def undo_last_edit(place: Path, *, data: DataConfig, dry_run: bool = False) -> Edited:
+    """Put back the captions as they were before the last edit that was not undone yet.
+
+    Raises:
+        UserError: there is none, or captions were changed by other means since.
+    """
+    root = _editable(place, data).root
+    rows = read_rows(root / HISTORY) if (root / HISTORY).is_file() else []
+    undone = {row.get("undoes") for row in rows}
+    last = [row["at"] for row in rows if "undoes" not in row and row.get("at") not in undone]
+    if not last:
+        raise UserError(f"{root}: no edit of captions is left to be undone.")
+    done = [row for row in rows if row.get("at") == last[-1]]
+    changes = tuple(Change(root / row["file"], before=row["after"], after=row["before"]) for row in done)
+    if other := [str(change.file) for change in changes if _now(change.file) not in (change.before, change.after)]:
+        raise UserError(
+            f"{listed(other)}: changed since the edit, so undoing it would lose that.",
+            fix=f"the captions before the edit are in {root / HISTORY}, under `before`",
+        )
+    changes = tuple(change for change in changes if _now(change.file) != change.after)
+    if not dry_run:
+        _write(root, changes, {"edit": "undo", "undoes": last[-1]})
+    return Edited(root, changes, len(done), written=not dry_run)
+
+
+def _edited_line(line: str, edit: Edit, separator: str) -> str:
+    text = line.strip()
+    if not text:
+        return line
+    new = _without_tags(text, edit.removed_tags, separator)
+    for old, replacement in edit.replacements:
+        new = re.sub(_whole(old), replacement.replace("\\", r"\\"), new)
+    if edit.prefix and not new.startswith(edit.prefix.strip()):
+        new = f"{edit.prefix.strip()} {new}".strip()
+    if edit.suffix and not new.endswith(edit.suffix.strip()):
+        new = f"{new} {edit.suffix.strip()}".strip()
+    return line if new == text else line.replace(text, new, 1)
+
+
+def _without_tags(text: str, removed: Sequence[str], separator: str) -> str:
+    """A caption without some of its tags, whatever their case; one that has none of them stays as it is written."""
+    unwanted = {tag.strip().casefold() for tag in removed}
+    tags = [tag.strip() for tag in text.split(separator)]
+    kept = [tag for tag in tags if tag.casefold() not in unwanted]
+    return text if len(kept) == len(tags) else f"{separator} ".join(kept)
+
+
+def _whole(words: str) -> str:
+    """A pattern that finds words, and not a part of a longer word: `cat` is not in `category`."""
+    before = r"(?<!\w)" if re.match(r"\w", words) else ""
+    after = r"(?!\w)" if re.search(r"\w$", words) else ""
+    return before + re.escape(words) + after
+
+
+def _editable(place: Path, data: DataConfig) -> Layout:
+    layout = find_pictures(place, data=data)
+    if not all(isinstance(picture.path, Path) for picture in layout.pictures.values()):
+        raise UserError(
+            f"{place}: captions inside shards and tables cannot be changed.",
+            fix="name a folder of pictures with captions beside them",
+        )
+    return layout
+
+
+def _text(file: Path) -> str:
+    """The whole text, byte order mark and line ends included, so that it can be put back byte for byte."""
+    data = file.read_bytes()
+    decode_text(data, file)  # refuses what is not UTF-8, by the name of the file
+    return data.decode("utf-8")
+
+
+def _now(file: Path) -> str | None:
+    return _text(file) if file.exists() else None
+
+
+def _write(root: Path, changes: Sequence[Change], about: Row) -> None:
+    """Write down what was, then what is to be."""
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    for change in changes:
+        append_row(root / HISTORY, {**_row(change, root), **about, "at": at})
+    for change in changes:
+        if change.after is None:
+            change.file.unlink()
+        else:
+            write_bytes(change.file, change.after.encode("utf-8"))
+
+
+def _row(change: Change, root: Path) -> Row:
+    return {"file": change.file.relative_to(root).as_posix(), "before": change.before, "after": change.after}
