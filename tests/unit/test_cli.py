@@ -188,7 +188,9 @@ def test_what_the_system_refuses_is_told_with_its_place_and_no_traceback(
 
 
 def test_a_run_without_a_step_is_json_that_every_program_reads(tmp_path: Path) -> None:
-    stopped = RunResult(tmp_path, 0, 60, float("nan"), adapter=None, curve=tmp_path / "loss.png", samples=None)
+    stopped = RunResult(
+        tmp_path, 0, 60, float("nan"), ended=None, adapter=None, curve=tmp_path / "loss.png", samples=None
+    )
 
     text = json.dumps(describe(stopped), allow_nan=False)
 
