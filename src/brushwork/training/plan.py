@@ -292,9 +292,8 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
         ("state", f"{gib(space.state)}, to go on from"),
     ]
     if num_sample_prompts:
-        lines.append(
-            ("pictures", f"{num_sample_prompts} prompts, first with the base, then as the section sample says")
-        )
+        first = "first with the base, then " if preparation.settings.sample.at_first else ""
+        lines.append(("pictures", f"prompts: {num_sample_prompts}, {first}as the section sample says"))
     return lines
 
 
