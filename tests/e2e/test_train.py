@@ -290,9 +290,10 @@ def test_a_held_out_loss_that_is_not_finite_is_told_and_never_the_lowest(
     from brushwork.training import session
 
     losses = iter([0.5, float("nan"), 0.6, 0.7])
-    monkeypatch.setattr(session, "held_out_loss", lambda *arguments, **keywords: next(losses))
+    monkeypatch.setattr(session, "fixed_loss", lambda *arguments, **keywords: next(losses))
+    only_these = {"validation__data": "0.2", "validation__train_part": "0"}
 
-    result = run(pictures, tmp_path / "run", train__batch_size="8", validation__data="0.2")
+    result = run(pictures, tmp_path / "run", train__batch_size="8", **only_these)
 
     assert [row["held_out_loss"] for row in rows(result)] == [0.5, None, 0.6, 0.7]
     assert "held-out loss of step 2 is not finite" in (tmp_path / "run" / "log.txt").read_text()
