@@ -59,7 +59,7 @@ def test_a_kohya_file_trains_alone_and_means_the_same_once_migrated(
     command("train", "--config", kohya, "--set", "train.device=cpu")
     told = capsys.readouterr().err
     command("migrate", kohya, "--out", ours)
-    command("train", pictures, "--config", ours, "--out", tmp_path / "again", "--set", "train.device=cpu")
+    command("train", "--config", ours, "--out", tmp_path / "again", "--set", "train.device=cpu")
 
     run = tmp_path / "out" / "mia"
     assert "not needed: xformers = true" in told

@@ -115,7 +115,7 @@ def test_the_recipe_of_one_character_on_sd15_is_understood_whole(tmp_path: Path)
         "sample.guidance": 7.5,
     }
     assert {key: values[key] for key in expected} == expected
-    assert resolved.data == "/data/luca/train"
+    assert resolved.settings.data.path == "/data/luca/train"
     assert resolved.out == "/output/luca/luca_final_v1_pure"
     assert resolved.origins["lora.rank"] == f"kohya file {tmp_path / 'kohya.toml'}, key network_dim"
     assert "xformers = true: attention is torch's own" in said(resolved)
@@ -476,7 +476,7 @@ def test_a_file_for_data_sets_is_read_with_the_settings_file_or_through_it(tmp_p
     found = through.settings
     assert (found.data.resolution, found.data.repeats, found.train.batch_size) == (768, 7, 3)
     assert found.data.caption_prefix == "mia,"
-    assert through.data == "/data/mia"
+    assert found.data.path == "/data/mia"
     assert through.origins["data.repeats"] == f"kohya file {sets}, key num_repeats"
 
 
@@ -514,7 +514,7 @@ def test_several_folders_keep_what_each_has_of_its_own(tmp_path: Path) -> None:
     resolved = read(tmp_path, TWO_FOLDERS)
     data = resolved.settings.data
     dogs, old = data.folders
-    assert resolved.data == "/data/mia"
+    assert resolved.settings.data.path == "/data/mia"
     assert (data.repeats, data.caption_prefix, data.class_prompt) == (7, "mia,", "mia")
     assert (dogs.path, dogs.regularisation, dogs.class_prompt, dogs.repeats) == ("/data/dogs", True, "a dog", 1)
     assert (old.path, old.regularisation, old.repeats, old.caption_extension) == ("/data/mia_old", False, 1, ".cap")

@@ -164,7 +164,15 @@ def _different(key: str, old: Any, new: Any, why: str) -> list[Change]:
 
 # One character -> another
 
-NAMED = ("name", "trigger", "data.caption_prefix", "data.caption_suffix", "sample.prompts", "validation.data")
+NAMED = (
+    "name",
+    "data.path",
+    "trigger",
+    "data.caption_prefix",
+    "data.caption_suffix",
+    "sample.prompts",
+    "validation.data",
+)
 
 
 def to_character(settings: Settings, old: str, new: str) -> list[Change]:

@@ -106,8 +106,6 @@ class Resolved:
     origins: dict[str, str]
     notes: tuple[Note, ...] = ()
     """What a person should know about the settings of another program that were read."""
-    data: str | None = None
-    """The folder of pictures that such a file names; ours leave it to the command."""
     out: str | None = None
     """The folder of the run that such a file names."""
     undecided: tuple[Choice, ...] = ()
@@ -182,7 +180,7 @@ def resolve(
     if open_choices and not undecided:
         raise open_choices[0].error()
     settings = _checked(values, origins)
-    return Resolved(settings, origins, kohya.notes, kohya.data, kohya.out, tuple(open_choices))
+    return Resolved(settings, origins, kohya.notes, kohya.out, tuple(open_choices))
 
 
 def read_toml(path: Path) -> Settings:

@@ -59,12 +59,13 @@ def migrate(
         out: the file that will be written, for the command that is told.
     """
     resolved = resolve(files=files, data=None if data is None else Path(data), undecided=True)
-    made_for = trained or resolved.data
-    work = _Work(resolved.settings, made_for, data or made_for, resolved.out)
+    work = _Work(resolved.settings, trained or resolved.settings.data.path, resolved.out)
     work.told += [str(note) for note in resolved.notes]
     work.told += [f"choose: {choice.error().problem} {choice.error().fix}" for choice in resolved.undecided]
     if character is not None:
-        _give_to(work, *_names(character, work), stays=data is not None)
+        _give_to(work, *_names(character, work))
+    if data is not None and data != work.settings.data.path:
+        work.change([Change("data.path", work.settings.data.path, data, "as asked for")])
     if to is not None:
         work.change(to_sdxl(work.settings))
     if to is not None or character is not None:
@@ -83,9 +84,8 @@ class _Work:
     settings: Settings
     made_for: str | None
     """The pictures that they were made for."""
-    pictures: str | None
-    """The pictures that will be trained."""
     run: str | None
+    """The folder that the run will have, where the files say it."""
     changes: list[Change] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
@@ -95,21 +95,21 @@ class _Work:
         self.changes += changes
 
 
-def _give_to(work: _Work, old: str, new: str, *, stays: bool) -> None:
+def _give_to(work: _Work, old: str, new: str) -> None:
     """Put another name into settings and places."""
     work.change(to_character(work.settings, old, new))
-    for place in dict.fromkeys((work.made_for, work.run)):
-        if place is not None and (renamed := rename(place, old, new)) != place:
-            work.told.append(f"{place} is {renamed} now")
-    if not stays and work.made_for is not None:
-        work.pictures = rename(work.made_for, old, new)
-    work.run = None if work.run is None else rename(work.run, old, new)
+    if work.settings.data.path is None and work.made_for is not None:
+        work.change([Change("data.path", None, rename(work.made_for, old, new), f"{old} is {new} now")])
+    if work.run is not None and (renamed := rename(work.run, old, new)) != work.run:
+        work.told.append(f"{work.run} is {renamed} now")
+        work.run = renamed
 
 
 def _set_pace(work: _Work, measure: Measure, *, same_set: bool, epochs: int | None) -> None:
     """Epochs and repeats for the size of the set."""
-    made_for = work.made_for or (work.pictures if same_set else None)
-    old, new = (None if place is None else measure(place) for place in (made_for, work.pictures))
+    pictures = work.settings.data.path or work.made_for
+    made_for = work.made_for or (pictures if same_set else None)
+    old, new = (None if place is None else measure(place) for place in (made_for, pictures))
     changes, how = pace(work.settings, old=old, new=new, epochs=epochs or work.settings.train.epochs or 1)
     work.change(changes)
     work.told.append(how)
@@ -124,7 +124,8 @@ def _names(character: str, work: _Work) -> tuple[str, str]:
 
 
 def _command(work: _Work, out: Path | None) -> str:
-    words = ["brushwork", "train", work.pictures or "PICTURES", "--config", str(out or "THIS.toml")]
+    pictures = [] if work.settings.data.path else [work.made_for or "PICTURES"]
+    words = ["brushwork", "train", *pictures, "--config", str(out or "THIS.toml")]
     return shlex.join([*words, "--out", work.run] if work.run else words)
 
 

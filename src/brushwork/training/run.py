@@ -122,7 +122,7 @@ def settle(
     resolved = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides, data=named)
     resolved = replace(resolved, settings=_with_whole_paths(resolved.settings))
     name = resolved.settings.name
-    pictures = named or _named_pictures(resolved)
+    pictures = named or _named_pictures(resolved.settings)
     return Asked(pictures, RunFolder(Path(out or resolved.out or Path("runs") / name), name), resolved)
 
 
@@ -140,14 +140,13 @@ def resume(path: str | Path, *, accept_changes: bool = False, console: Console |
     return _run(data, folder, resolved, accept_changes=accept_changes, console=console)
 
 
-def _named_pictures(resolved: Resolved) -> Path:
+def _named_pictures(settings: Settings) -> Path:
     """The folder that a file of settings names, ours or one of kohya's trainer."""
-    path = resolved.data or resolved.settings.data.path
-    if path is None:
+    if settings.data.path is None:
         raise UserError(
             "no folder of pictures is named.", fix="brushwork train FOLDER ..., or data.path in a file of settings"
         )
-    return Path(path).expanduser()
+    return Path(settings.data.path).expanduser()
 
 
 def _with_whole_paths(settings: Settings) -> Settings:

@@ -13,13 +13,18 @@ from brushwork.config.schema import FolderConfig
 CAPTIONS_BESIDE = "captions are read from files beside the pictures, or from a metadata.jsonl (file_name, text)"
 
 
+def _pictures(value: Any, given: Given) -> Meaning:
+    return Meaning({"data.path": value}) if value and not given["image_dir"] else NOTHING
+
+
 def _classes(value: Any, given: Given) -> Meaning:
     return Meaning({"data.folders": [{"path": value, "regularisation": True}]}) if value else NOTHING
 
 
 PLACES = [
-    aside("train_data_dir", "text", None,
-        "DATA of the command; its folders `10_name` say their repeats, and pictures that lie flat count once",
+    turned(
+        "train_data_dir", "text", None, ("data.path",), _pictures,
+        "its folders `10_name` say their repeats, and pictures that lie flat count once",
     ),
     aside("dataset_config", "text", None, "read too: [general], [[datasets]] and [[datasets.subsets]]"),
     turned(
@@ -222,9 +227,11 @@ FOLDER_KEYS = {
 
 
 def _further(value: Any, given: Given) -> Meaning:
-    """The folders beside the first, each with what differs from it."""
+    """The first folder, and those beside it, each with what differs from it."""
+    if not value:
+        return NOTHING
     tables = [_folder_table(subset, given) for subset in given.further]
-    return Meaning({"data.folders": tables}) if tables else NOTHING
+    return Meaning({"data.path": value} | ({"data.folders": tables} if tables else {}))
 
 
 def _folder_table(subset: Mapping[str, Any], given: Given) -> dict[str, Any]:
@@ -245,8 +252,8 @@ def _folder_table(subset: Mapping[str, Any], given: Given) -> dict[str, Any]:
 
 SETS = [
     turned(
-        "image_dir", "text", None, ("data.folders",), _further,
-        "of the first folder that is learned DATA of the command, of others a table of `[[data.folders]]`",
+        "image_dir", "text", None, ("data.path", "data.folders"), _further,
+        "of the first folder that is learned `data.path`, of others a table of `[[data.folders]]`",
     ),
     same("num_repeats", "whole", 1, "data.repeats"),
     turned(

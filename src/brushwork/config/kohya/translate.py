@@ -68,8 +68,6 @@ class Translation:
     origins: dict[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     choices: tuple[Choice, ...] = ()
-    data: str | None = None
-    """The folder of pictures that the file names."""
     out: str | None = None
     """The folder of the run that the file names."""
 
@@ -91,7 +89,7 @@ def translate(
     """
     folder = said.get("image_dir") or said.get("train_data_dir")
     given = Given(said, DEFAULTS, further, data or (Path(folder).expanduser() if folder else None))
-    translation = Translation(data=folder, out=_run_folder(given))
+    translation = Translation(out=_run_folder(given))
     notes: list[Note] = list(_notes_about_pictures(given))
     choices: list[Choice] = []
     ours = fields()
