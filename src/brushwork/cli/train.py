@@ -48,6 +48,9 @@ def train(
     ] = None,
     overrides: Overrides = None,
     accept_changes: AcceptChanges = False,
+    wait_for_captions: Annotated[
+        bool, typer.Option("--wait-for-captions", help="Begin only when every picture has its caption.")
+    ] = False,
     detach: Detach = False,
     offline: Offline = False,
     as_json: AsJson = False,
@@ -84,6 +87,7 @@ def train(
         files=config or [],
         overrides=[*given, *(overrides or [])],
         accept_changes=accept_changes,
+        wait=wait_for_captions,
     )
     say(result, as_json=as_json)
 

@@ -17,6 +17,7 @@ from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
 from brushwork.config.schema import FolderConfig, Settings
 from brushwork.data.place import is_hub_place, is_there, whole_place
+from brushwork.data.waiting import wait_for_captions
 from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
@@ -65,6 +66,7 @@ def train(
     files: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
     accept_changes: bool = False,
+    wait: bool = False,
     console: Console | None = None,
 ) -> RunResult:
     """Train a LoRA on a folder of pictures and captions; in the folder of an earlier run, go on with it.
@@ -77,6 +79,7 @@ def train(
         files: settings files, the later ones winning; those of kohya's trainer are read too.
         overrides: single settings as `key=value`, e.g. `"train.seed=1"`.
         accept_changes: go on although settings, data or base differ from those that the run began with.
+        wait: begin only when every picture has its caption.
         console: where the plan and the progress are shown; by default the error stream.
 
     Raises:
@@ -86,6 +89,8 @@ def train(
     console = console or Console(stderr=True)
     for note in asked.resolved.notes:
         console.print(str(note), markup=False, highlight=False, soft_wrap=True)
+    if wait:
+        wait_for_captions(asked.pictures, data=asked.resolved.settings.data, console=console)
     return _run(asked.pictures, asked.folder, asked.resolved, accept_changes=accept_changes, console=console)
 
 
