@@ -25,7 +25,8 @@ LITTLE_ROOM = 5 * GIB
 
 CORE = ("transformers", "diffusers", "safetensors", "huggingface_hub", "pydantic", "Pillow")
 EXTRAS = {
-    "quantize": ("bitsandbytes", "8-bit and 4-bit weights, AdamW8bit"),
+    "quantize": ("bitsandbytes", "8-bit and 4-bit weights"),
+    "optimizers": ("bitsandbytes prodigyopt schedulefree", "AdamW8bit, paged, Lion, Prodigy, schedule-free"),
     "search": ("optuna", "searching settings"),
     "dashboard": ("optuna_dashboard", "watching a search in the browser"),
     "data": ("pyarrow", "reading parquet files and Hugging Face data sets"),
@@ -33,7 +34,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "wandb": ("wandb", "curves in Weights & Biases"),
 }
-"""What is optional: extra -> the module that it brings, and what it is for."""
+"""What is optional: extra -> the modules that it brings, and what they are for."""
 
 PYTORCH = "https://pytorch.org/get-started/locally"
 
@@ -61,8 +62,8 @@ def examine(*, online: bool = False) -> Iterator[Finding]:
     yield _disk()
     for package in CORE:
         yield _package(package)
-    for extra, (module, purpose) in EXTRAS.items():
-        yield _extra(extra, module, purpose)
+    for extra, (modules, purpose) in EXTRAS.items():
+        yield _extra(extra, modules, purpose)
     yield _hub(online)
     yield suited_recipe(_card_memory())
 
@@ -169,10 +170,12 @@ def _package(name: str) -> Finding:
         return Finding(name, "not installed", "problem", f"pip install {name}")
 
 
-def _extra(extra: str, module: str, purpose: str) -> Finding:
-    if importlib.util.find_spec(module) is not None:
+def _extra(extra: str, modules: str, purpose: str) -> Finding:
+    absent = [module for module in modules.split() if importlib.util.find_spec(module) is None]
+    if not absent:
         return Finding(f"[{extra}]", purpose)
-    return Finding(f"[{extra}]", f"not installed ({purpose})", "note", f"pip install 'brushwork[{extra}]'")
+    what = "not installed" if modules == absent[0] else f"{', '.join(absent)} not installed"
+    return Finding(f"[{extra}]", f"{what} ({purpose})", "note", f"pip install 'brushwork[{extra}]'")
 
 
 def _hub(online: bool) -> Finding:

@@ -15,6 +15,20 @@ THEIRS = {
     "cosine_with_restarts": lambda optimizer: transformers.get_cosine_with_hard_restarts_schedule_with_warmup(
         optimizer, WARMUP, TOTAL, num_cycles=3
     ),
+    "polynomial": lambda optimizer: transformers.get_polynomial_decay_schedule_with_warmup(
+        optimizer, WARMUP, TOTAL, lr_end=0.1, power=2.0
+    ),
+    "warmup, a plateau, cosine": lambda optimizer: transformers.get_wsd_schedule(
+        optimizer, WARMUP, num_decay_steps=20, num_training_steps=TOTAL
+    ),
+    "cosine to a tenth": lambda optimizer: transformers.get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, WARMUP, TOTAL, min_lr_rate=0.1
+    ),
+}
+OURS = {
+    "polynomial": {"power": 2.0, "min_factor": 0.1},
+    "warmup, a plateau, cosine": {"name": "cosine", "decay_steps": 20},
+    "cosine to a tenth": {"name": "cosine", "min_factor": 0.1},
 }
 
 
@@ -28,7 +42,7 @@ def test_the_curve_is_transformers_curve(name: str) -> None:
         optimizer.step()
         scheduler.step()
 
-    schedule = ScheduleConfig(name=name, warmup_steps=WARMUP, cycles=3)
+    schedule = ScheduleConfig(**{"name": name, "warmup_steps": WARMUP, "cycles": 3} | OURS.get(name, {}))
     ours = [factor(step, total_steps=TOTAL, schedule=schedule) for step in range(TOTAL)]
 
     # Ours counts the warm-up from one step earlier: their first step has a rate of zero and teaches nothing.

@@ -10,8 +10,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from brushwork.errors import UserError
 from brushwork.lora.inject import Adapter, apply, inject
-from brushwork.lora.layers import LoRALayer, LoRAWeights
+from brushwork.lora.layers import Dropout, LoRALayer, LoRAWeights
 from brushwork.lora.merge import delta, fuse
+from brushwork.lora.norms import limit_norms
 from brushwork.lora.state import AdapterState, named_layers
 from brushwork.lora.targets import find_targets
 from brushwork.models.spec import UNetSpec
@@ -123,7 +124,7 @@ def test_training_changes_every_module_of_the_adapter_and_no_tensor_of_the_base(
     unet = small_unet(SDXL_LIKE, dtype, device)
     base = dict(unet.named_parameters())
     before = snapshot(unet)
-    adapter = inject({"unet": unet}, targets=targets, rank=4, dropout=dropout)
+    adapter = inject({"unet": unet}, targets=targets, rank=4, dropout=Dropout(inner=dropout))
     start = adapter.state()
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3, weight_decay=0.0)
 
@@ -234,7 +235,7 @@ def test_the_start_follows_from_the_seed_and_the_name_of_the_layer_alone() -> No
 
 def test_dropout_masks_follow_from_the_key_and_differ_between_layers() -> None:
     unet = small_unet()
-    adapter = inject({"unet": unet}, targets="kohya_conv", rank=8, dropout=0.5)
+    adapter = inject({"unet": unet}, targets="kohya_conv", rank=8, dropout=Dropout(inner=0.5))
     trained(adapter, 0.3)
 
     plain = predict(unet)
@@ -254,8 +255,81 @@ def test_dropout_masks_follow_from_the_key_and_differ_between_layers() -> None:
     assert set(masks[0].unique().tolist()) == {0.0, 2.0}
 
 
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_rank_dropout_leaves_out_ranks_of_each_picture_as_kohya_does(kind: str) -> None:
+    targets = "attention" if kind == "linear" else "mid_block.resnets.0.conv1"
+    adapter = inject({"unet": small_unet()}, targets=targets, rank=8, dropout=Dropout(rank=0.25))
+    layer = next(iter(adapter.layers.values()))
+    width = layer.down.shape[1]
+    x = torch.randn(6, 5, width) if kind == "linear" else torch.randn(6, width, 4, 4)
+    hidden = layer.inner(x)
+
+    dropped = layer.drop(hidden, 7)
+
+    # kohya-ss/sd-scripts, networks/lora.py: lx * mask of (batch, rank), and the scale divided by 1 - rank_dropout.
+    ranks = hidden.movedim(-1 if kind == "linear" else 1, 1).flatten(2)  # (picture, rank, places)
+    kept = dropped.movedim(-1 if kind == "linear" else 1, 1).flatten(2) / ranks
+    mask = kept[:, :, :1]
+    torch.testing.assert_close(kept, mask.expand_as(kept))
+    assert {round(value, 4) for value in mask.unique().tolist()} == {0.0, round(1 / 0.75, 4)}
+    assert not torch.equal(mask[0], mask[1])
+
+
+def test_module_dropout_leaves_whole_layers_out_of_a_batch_at_its_rate() -> None:
+    unet = small_unet()
+    adapter = inject({"unet": unet}, targets="kohya_conv", rank=2, dropout=Dropout(module=0.3))
+    trained(adapter)
+    layers = list(adapter.layers.values())
+    left_out = []
+    for key in range(40):
+        adapter.set_dropout_key(key)
+        left_out += [layer.is_left_out for layer in layers]
+    assert abs(sum(left_out) / len(left_out) - 0.3) < 0.05
+
+    gone = next(layer for layer in layers if layer.is_left_out and isinstance(layer.base, nn.Linear))
+    stays = next(layer for layer in layers if not layer.is_left_out and isinstance(layer.base, nn.Linear))
+    x = torch.randn(2, gone.down.shape[1])
+    assert torch.equal(gone(x), gone.base(x))
+    x = torch.randn(2, stays.down.shape[1])
+    kept = stays(x)
+    adapter.set_dropout_key(None)
+    assert torch.equal(kept, stays(x))  # nothing is raised for what is left out
+
+
+def test_a_rank_stabilised_adapter_means_the_same_in_every_program() -> None:
+    plain = inject({"unet": small_unet()}, targets="kohya_conv", rank=16, alpha=8, conv_rank=4, conv_alpha=2)
+    stable = inject(
+        {"unet": small_unet()}, targets="kohya_conv", rank=16, alpha=8, conv_rank=4, conv_alpha=2, rslora=True
+    )
+    for name, layer in stable.layers.items():
+        rank = layer.down.shape[0]
+        assert layer.scale == pytest.approx(plain.layers[name].alpha / rank**0.5)
+        assert layer.weights().alpha == pytest.approx(layer.scale * rank)  # what a file holds
+
+
+def test_updates_are_scaled_down_to_the_largest_norm_as_kohya_does() -> None:
+    adapter = inject({"unet": small_unet()}, targets="kohya_conv", rank=4, alpha=2)
+    with torch.no_grad():
+        for number, layer in enumerate(adapter.layers.values()):
+            layer.up.normal_(std=0.02 * (number % 7))
+    before = adapter.state()
+
+    limit_norms(adapter.layers.values(), largest=0.5)
+
+    sizes = {name: delta(weights).norm() for name, weights in before.items()}
+    assert sum(size > 0.5 for size in sizes.values()) > 5
+    assert sum(0 < size < 0.5 for size in sizes.values()) > 5
+    for name, weights in adapter.state().items():
+        # kohya-ss/sd-scripts, apply_max_norm_regularization: both halves by the root of the ratio.
+        ratio = min(1.0, 0.5 / max(sizes[name].item(), 1e-30))
+        torch.testing.assert_close(weights.down, before[name].down * ratio**0.5, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(weights.up, before[name].up * ratio**0.5, rtol=1e-5, atol=1e-9)
+        if ratio == 1.0:
+            assert torch.equal(weights.up, before[name].up)
+
+
 def test_dropout_leaves_the_global_random_state_alone() -> None:
-    adapter = inject({"unet": small_unet()}, targets="attention", rank=4, dropout=0.5)
+    adapter = inject({"unet": small_unet()}, targets="attention", rank=4, dropout=Dropout(inner=0.5))
     adapter.set_dropout_key(1)
     before = torch.get_rng_state()
 
@@ -264,9 +338,10 @@ def test_dropout_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_checkpointed_layer_draws_the_same_dropout_mask_again() -> None:
+@pytest.mark.parametrize("dropout", [Dropout(inner=0.5), Dropout(rank=0.5), Dropout(inner=0.2, rank=0.2)])
+def test_a_checkpointed_layer_draws_the_same_dropout_mask_again(dropout: Dropout) -> None:
     unet = small_unet()
-    adapter = inject({"unet": unet}, targets="attention", rank=4, dropout=0.5)
+    adapter = inject({"unet": unet}, targets="attention", rank=4, dropout=dropout)
     trained(adapter)
     adapter.set_dropout_key(1)
     layer = next(iter(adapter.layers.values()))

@@ -3,6 +3,7 @@
 Nothing heavy is imported here or at the top of a command's file, so that `brushwork --help` answers at once.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from brushwork.cli.errors import DEBUG_VARIABLE, exit_code
 from brushwork.cli.extract import extract
 from brushwork.cli.generate import generate
 from brushwork.cli.inspect import inspect
+from brushwork.cli.merge import merge
 from brushwork.cli.migrate import migrate
 from brushwork.cli.monitor import monitor
 from brushwork.cli.queue import queue
@@ -55,6 +57,7 @@ app.command()(generate)
 app.command()(inspect)
 app.command()(extract)
 app.command()(convert)
+app.command()(merge)
 app.command()(buckets)
 app.command()(migrate)
 app.command()(captions)
@@ -89,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Threads that wait in a busy loop starve one another as soon as another program wants a core: with one beside it
     # on two cores, `brushwork demo` had made a single step after five minutes. Sleeping, it takes half a minute.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Where bitsandbytes is installed, every import of it by others tells what would speed up 4-bit weights.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get(DEBUG_VARIABLE))
     words = [word for word in words if word != "--debug"]

@@ -69,6 +69,11 @@ def expected(field: FieldInfo) -> str:
     return " or ".join(parts) + (", or off" if optional else "")
 
 
+def is_table(field: FieldInfo) -> bool:
+    """Whether the setting holds names and values of its own."""
+    return get_origin(field.annotation) is dict
+
+
 def accepts_text(field: FieldInfo) -> bool:
     """Whether any text may stand there, so that what looks like a number or a date is a text too."""
     return any(member is str for member in _members(field.annotation))
@@ -98,6 +103,8 @@ def _parts(annotation: Any, rules: list[Any]) -> Iterator[str]:
         elif get_origin(member) is Literal:
             words = [str(choice) for choice in get_args(member)]
             yield ("one of " if len(words) > 1 else "") + ", ".join(words)
+        elif get_origin(member) is dict:
+            yield "a table of names and values"
         elif get_origin(member) is tuple:
             inner = get_args(member)
             choices = get_args(inner[0]) if get_origin(inner[0]) is Literal else ()

@@ -18,6 +18,7 @@ from brushwork.config.describe import (
     accepts_text,
     expected,
     fields,
+    is_table,
     literal,
     repeated_tables,
     sections,
@@ -77,6 +78,13 @@ ELSEWHERE = {
     "cfg_scale": "sample.guidance",
 }
 """What other programs call a setting, so that a key written from habit leads to ours."""
+
+
+DORA = ("dora", "use_dora", "dora_wd")
+NO_DORA = (
+    "no DoRA is trained here, for no file of it means the same in every program: diffusers drops half of it without "
+    "a word (docs/decisions/no-dora.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -174,13 +182,18 @@ def resolve(
     values: dict[str, Any] = {}
     origins = dict.fromkeys(fields(), DEFAULT)
     for layer in layers:
-        values |= layer.values
+        values |= {key: _joined(values.get(key), value) for key, value in layer.values.items()}
         origins |= layer.origins
     open_choices = [choice for choice in kohya.choices if origins.get(choice.setting, DEFAULT) == DEFAULT]
     if open_choices and not undecided:
         raise open_choices[0].error()
     settings = _checked(values, origins)
     return Resolved(settings, origins, kohya.notes, kohya.out, tuple(open_choices))
+
+
+def _joined(before: Any, value: Any) -> Any:
+    """A table keeps the names that a later layer does not set; anything else is replaced."""
+    return {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
 
 
 def read_toml(path: Path) -> Settings:
@@ -281,15 +294,15 @@ def _two_beginnings(recipe: str, file: str) -> UserError:
     )
 
 
-def _dotted(tables: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _dotted(tables: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in tables.items():
-        plain = name.replace("-", "_")
-        if isinstance(value, dict):
-            yield from ((f"{plain}.{inner}", item) for inner, item in _dotted(value))
+        key = above + name.replace("-", "_")
+        if isinstance(value, dict) and not (key in fields() and is_table(fields()[key])):
+            yield from _dotted(value, f"{key}.")
         elif isinstance(value, list):
-            yield plain, [_underscored(item) if isinstance(item, dict) else item for item in value]
+            yield key, [_underscored(item) if isinstance(item, dict) else item for item in value]
         else:
-            yield plain, value
+            yield key, value
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,6 +316,9 @@ def _override(text: str) -> Layer:
         example = key if key in fields() else "lora.rank"
         default = shell_word(fields()[example].default)
         raise UserError(f"{SET} {text}: expected key=value.", fix=f"{SET} {example}={default}")
+    table, _, name = key.rpartition(".")
+    if table in fields() and is_table(fields()[table]):
+        return Layer({table: SET}, {table: {name: _parsed(value.strip())}})
     if (problem := _key_problem(key, value, SET)) is not None:
         raise problem
     return Layer({key: SET}, {key: _value(value, fields()[key])})
@@ -389,6 +405,8 @@ def _key_problem(key: str, value: Any, origin: str) -> UserError | None:
     if key in fields():
         return None
     where = f"{SET} {key}={shell_word(value)}" if origin == SET else origin
+    if key.rpartition(".")[2] in DORA:
+        return UserError(f"{where}: {NO_DORA}.", fix="lora.rslora = true, or optimizer.lora_plus_ratio = 16")
     if key in sections():
         inner = list(sections()[key].model_fields)
         fix = f"{SET} {key}.{inner[0]}={shell_word(value)}" if origin == SET else f"{inner[0]} = ... under [{key}]"

@@ -23,6 +23,9 @@ def _multiple_of_8(value: int) -> int:
 Pixels = Annotated[int, Field(ge=64, le=4096), AfterValidator(_multiple_of_8)]
 
 
+StepsOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)]
+
+
 class Section(BaseModel):
     """A table of the settings file: frozen, and nothing unknown in it."""
 
@@ -82,6 +85,26 @@ class LoRAConfig(Section):
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the adapter's inner activations set to zero in training."""
 
+    rank_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the ranks left out in training, drawn anew for each layer and picture; the others count for them."""
+
+    module_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the layers whose update is left out of a batch in training."""
+
+    rslora: bool = False
+    """Multiply the update by alpha / sqrt(rank) in place of alpha / rank (arXiv:2312.03732), so that a high rank
+    learns as fast as a low one. Files hold an alpha that means the same in every program."""
+
+    scale_weight_norms: float | None = Field(None, gt=0)
+    """After each step, scale a layer's update down to this norm where it is larger; 1 is usual. Keeps a few layers
+    from running away with the rest."""
+
+    begin_with: str | None = None
+    """A LoRA file to begin with instead of an untrained adapter: layers that it does not hold begin untrained."""
+
+    as_in_file: bool = False
+    """Take the layers, ranks and alphas of `begin_with`, in place of `targets`, `rank`, `alpha` and their like."""
+
     targets: str | tuple[str, ...] = "attention_out"
     """Which layers of the UNet: `attention` (to_q, to_k, to_v), `attention_out` (these and to_out.0), `all` (every
     Linear), `kohya` (every Linear and 1x1 convolution of the transformers), `kohya_conv` (these and the 3x3
@@ -93,8 +116,8 @@ class LoRAConfig(Section):
     conv_alpha: float | None = Field(None, gt=0)
     """Alpha of the 3x3 convolutions. Unset means the same factor as `alpha` / `rank`."""
 
-    text_encoder: bool = False
-    """Whether the text encoders learn too."""
+    text_encoder: bool | Literal["only"] = False
+    """Whether the text encoders learn too; `only` leaves the UNet as it is."""
 
 
 class FolderConfig(Section):
@@ -269,8 +292,23 @@ class CacheConfig(Section):
 class OptimizerConfig(Section):
     """How weights move: section `[optimizer]`."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """The rule of the update. `muon` moves all directions of a matrix evenly, so a network learns in fewer steps."""
+    name: Literal[
+        "adamw",
+        "adamw8bit",
+        "paged_adamw",
+        "paged_adamw8bit",
+        "adafactor",
+        "lion",
+        "lion8bit",
+        "paged_lion8bit",
+        "prodigy",
+        "schedulefree",
+        "muon",
+    ] = "adamw"
+    """The rule of the update. `8bit` remembers with a quarter of the memory, `paged` moves it to the CPU where a card
+    is full, `adafactor` hardly remembers, `prodigy` finds the rate itself (`learning_rate` is then 1), `schedulefree`
+    averages in place of a falling rate, `muon` moves all directions of a matrix evenly. All but `adamw`, `adafactor`
+    and `muon` need `pip install 'brushwork[optimizers]'`."""
 
     learning_rate: float = Field(1e-4, gt=0)
     """Step size of the UNet's adapter."""
@@ -278,35 +316,56 @@ class OptimizerConfig(Section):
     text_encoder_learning_rate: float | None = Field(None, gt=0)
     """Step size of the text encoders' adapters. Unset means the same as `learning_rate`."""
 
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of AdamW's two running means."""
+    text_encoder_2_learning_rate: float | None = Field(None, gt=0)
+    """Step size of SDXL's second text encoder. Unset means the same as the first one's."""
 
-    eps: float = Field(1e-8, gt=0)
-    """Keeps AdamW's division finite."""
+    lora_plus_ratio: float | None = Field(None, gt=0)
+    """How much faster the outer half of each adapter (`up`) learns than the inner (`down`): LoRA+
+    (arXiv:2402.12354) advises 16. Unset is 1."""
+
+    betas: tuple[float, float] | None = None
+    """Decay of the rule's two running means. Unset is the rule's own: 0.9 and 0.999, of Lion 0.9 and 0.99."""
+
+    eps: float | None = Field(None, gt=0)
+    """Keeps the rule's division finite. Unset is the rule's own: 1e-8."""
 
     weight_decay: float = Field(0.01, ge=0)
-    """Share by which AdamW shrinks weights, times the learning rate."""
+    """Share by which weights shrink in each step, times the learning rate."""
+
+    arguments: dict[str, bool | int | float | str | tuple[float, ...]] = {}
+    """What else the rule can be told, by its own names: `d_coef` of `prodigy`, `min_8bit_size` of `adamw8bit`."""
 
     max_grad_norm: float | None = Field(1.0, gt=0)
     """The gradient is scaled down to this norm."""
 
-    @property
-    def text_rate(self) -> float:
-        """The step size that the text encoders' adapters really have."""
-        return self.learning_rate if self.text_encoder_learning_rate is None else self.text_encoder_learning_rate
+    def rate(self, component: str) -> float:
+        """The step size that the adapter of `unet`, `text_encoder` or `text_encoder_2` really has."""
+        first = self.text_encoder_learning_rate or self.learning_rate
+        rates = {"unet": self.learning_rate, "text_encoder": first}
+        return rates.get(component, self.text_encoder_2_learning_rate or first)
 
 
 class ScheduleConfig(Section):
     """The learning rate over the run: section `[schedule]`."""
 
-    name: Literal["constant", "linear", "cosine", "cosine_with_restarts"] = "cosine"
+    name: Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"] = "cosine"
     """Shape of the curve after the warm-up."""
 
-    warmup_steps: int = Field(0, ge=0)
-    """Optimizer steps over which the rate rises from zero."""
+    warmup_steps: StepsOrShare = 0
+    """Optimizer steps over which the rate rises from zero; below 1, a share of all."""
 
     cycles: int = Field(1, ge=1)
     """How often `cosine_with_restarts` begins again."""
+
+    power: float = Field(1.0, gt=0)
+    """Of `polynomial`: 1 falls evenly, 2 fast at first."""
+
+    decay_steps: StepsOrShare | None = None
+    """Optimizer steps at the end over which the rate falls, or below 1 a share of all; until then it stays full.
+    Unset: it falls from the warm-up on."""
+
+    min_factor: float = Field(0.0, ge=0.0, lt=1.0)
+    """What is left of the rate at the end."""
 
 
 class LossConfig(Section):
@@ -415,6 +474,10 @@ class TrainConfig(Section):
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+
+    stop_text_encoder_after: str | None = Field(None, pattern=r"^[1-9]\d*( (steps|epochs))?$")
+    """Where the text encoders learn: hold them as they are after so many optimizer steps, or `2 epochs`. They learn a
+    word sooner than the UNet learns a face, and spoil sooner too."""
 
 
 class SaveConfig(Section):

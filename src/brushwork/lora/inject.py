@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brushwork.errors import UserError, nearest
-from brushwork.lora.layers import LoRAConv2d, LoRALayer, LoRALinear, LoRAWeights, base_layer
+from brushwork.lora.layers import Dropout, LoRAConv2d, LoRALayer, LoRALinear, LoRAWeights, base_layer
 from brushwork.lora.state import AdapterState, Components, component_of, named_layers
 from brushwork.lora.targets import find_targets, is_pointwise
 from brushwork.runtime import generator
@@ -89,9 +89,10 @@ def inject(
     targets: str | Sequence[str],
     rank: int,
     alpha: float | None = None,
-    dropout: float = 0.0,
+    dropout: Dropout = Dropout(),
     conv_rank: int | None = None,
     conv_alpha: float | None = None,
+    rslora: bool = False,
     text_encoder: bool = False,
     seed: int = 0,
 ) -> Adapter:
@@ -100,6 +101,7 @@ def inject(
     Args:
         rank: of Linear layers and 1 x 1 convolutions; alpha None means alpha = rank.
         conv_rank: of larger convolutions; None means `rank`, and conv_alpha None means the factor alpha / rank.
+        rslora: divide alpha by the root of the rank and not by the rank.
         seed: the start of `down` follows from it and the layer's name alone.
     """
     for component in components.values():
@@ -112,8 +114,19 @@ def inject(
     for name, path in paths.items():
         layer = components[component_of(name)].get_submodule(path)
         own_rank, own_alpha = (rank, alpha) if is_pointwise(layer) else (conv_rank, conv_alpha)
+        if rslora:
+            own_alpha *= math.sqrt(own_rank)  # as every program understands it: alpha / sqrt(r) = alpha sqrt(r) / r
         state[name] = untrained(weight_shape(layer), rank=own_rank, alpha=own_alpha, seed=seed, name=name)
     return _put(components, paths, state, dropout=dropout)
+
+
+def begin_as(components: Components, start: AdapterState, *, dropout: Dropout = Dropout()) -> Adapter:
+    """Freeze the base, then put an adapter with the layers, ranks, alphas and weights of `start` beside it."""
+    for component in components.values():
+        component.requires_grad_(False)
+    refuse_unused(components, start)
+    paths = {name: path for name, path, _ in named_layers(components) if name in start}
+    return _put(components, paths, start, dropout=dropout)
 
 
 def untrained(shape: Sequence[int], *, rank: int, alpha: float, seed: int, name: str) -> LoRAWeights:
@@ -129,7 +142,7 @@ def apply(components: Components, state: AdapterState, *, strength: float = 1.0)
     paths = {name: path for name, path, _ in named_layers(components) if name in state}
     refuse_unused(components, state)
     ordered = {name: state[name] for name in paths}
-    adapter = _put(components, paths, ordered, dropout=0.0)
+    adapter = _put(components, paths, ordered, dropout=Dropout())
     for parameter in adapter.parameters():
         parameter.requires_grad_(False)
     adapter.set_strength(strength)
@@ -174,7 +187,7 @@ def weight_shape(layer: nn.Module) -> tuple[int, ...]:
     return layer.out_channels, layer.in_channels, *layer.kernel_size
 
 
-def _put(components: Components, paths: Mapping[str, str], state: AdapterState, *, dropout: float) -> Adapter:
+def _put(components: Components, paths: Mapping[str, str], state: AdapterState, *, dropout: Dropout) -> Adapter:
     layers: dict[str, LoRALayer] = {}
     for index, (name, path) in enumerate(paths.items()):
         parent, attribute = _place(components[component_of(name)], path)

@@ -22,7 +22,8 @@ from brushwork.lora.state import AdapterState
 from brushwork.models.spec import Family, UNetSpec
 from brushwork.tensor_file import data_hash, legacy_hash
 
-_SHAPE_KEYS = ("ss_network_dim", "ss_network_alpha")
+SHAPE_KEYS = ("ss_network_dim", "ss_network_alpha")
+"""What an adapter's own tensors tell."""
 
 MAX_VALUE = 32_768
 """Most characters of a value that grows with the data."""
@@ -92,8 +93,9 @@ class TrainingFacts:
     zero_terminal_snr: bool = False
     dropout: float = 0.0
     network_args: Mapping[str, str] = field(default_factory=dict)
+    scale_weight_norms: float | None = None
     unet_learning_rate: float | None = None
-    text_encoder_learning_rate: float | None = None
+    text_encoder_learning_rates: tuple[float, ...] = ()
     reg_folders: tuple[Folder, ...] = ()
     num_reg_images: int = 0
     num_validation_images: int = 0
@@ -138,7 +140,7 @@ def metadata_for_layout(
     least = minimum_metadata(state, spec)
     told = least | {key: value for key, value in metadata.items() if key not in _COMPUTED}
     # Where all modules share one, it is the true one: folding alpha away, or cutting the rank, changes it.
-    told |= {key: least[key] for key in _SHAPE_KEYS if least[key] != "Dynamic" and not _same(least[key], told[key])}
+    told |= {key: least[key] for key in SHAPE_KEYS if least[key] != "Dynamic" and not _same(least[key], told[key])}
     if layout != "kohya":
         return told | {"format": "pt", METADATA_KEY: adapter_metadata(state)}
     # As kohya does it: only the metadata of the training goes into the older of the two hashes.
@@ -203,7 +205,7 @@ def _run(facts: TrainingFacts) -> dict[str, Any]:
         "output_name": facts.name,
         "learning_rate": facts.learning_rate,
         "unet_lr": facts.unet_learning_rate,
-        "text_encoder_lr": facts.text_encoder_learning_rate,
+        "text_encoder_lr": _one_or_all(facts.text_encoder_learning_rates),
         "num_train_images": facts.num_train_images,
         "num_validation_images": facts.num_validation_images,
         "num_reg_images": facts.num_reg_images,
@@ -235,7 +237,7 @@ def _network(facts: TrainingFacts) -> dict[str, Any]:
         "network_dim": facts.rank,
         "network_alpha": facts.alpha,
         "network_dropout": facts.dropout or None,
-        "scale_weight_norms": None,
+        "scale_weight_norms": facts.scale_weight_norms,
     }
 
 
@@ -347,6 +349,11 @@ def _modelspec(facts: TrainingFacts) -> dict[str, str]:
         "encoder_layer": None if facts.clip_skip is None else str(facts.clip_skip),
     }
     return {f"modelspec.{key}": value for key, value in fields.items() if value is not None}
+
+
+def _one_or_all(rates: tuple[float, ...]) -> float | list[float] | None:
+    """As kohya writes the rates of the text encoders: one number where they are equal, else a list."""
+    return None if not rates else rates[0] if len(set(rates)) == 1 else list(rates)
 
 
 def _text(value: object) -> str:

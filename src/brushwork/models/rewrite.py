@@ -1,10 +1,11 @@
-"""A base model with another UNet in it: what full fine-tuning writes.
+"""A base model with other weights in it: what full fine-tuning and merging write.
 
-It has the form of the base that the run began with, so every program that reads the one reads the other: a single
-file becomes a single file with the same keys, a folder a folder.
+It has the form of the base that was begun with, so every program that reads the one reads the other: a single file
+becomes a single file with the same keys, a folder a folder.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from brushwork.atomic import PARTIAL_SUFFIX
 from brushwork.models.checkpoint_file import TensorFile
+from brushwork.models.part import Part
 from brushwork.models.weights import Base
 from brushwork.tensor_file import write_tensors
 
 WEIGHTS = "diffusion_pytorch_model"
+STEMS = {"text_encoder": "model", "text_encoder_2": "model"}
+"""What the weights of a part are called in its folder, where that is not `WEIGHTS`."""
 
 
 def write_base(
@@ -34,22 +38,51 @@ def write_base(
         raise ValueError("these are not the tensors of the base's UNet")
     if base.folder is None:
         by_key = {part.origins[name].key: tensor for name, tensor in unet.items()}
-        write_tensors(out, _Rewritten(part.file, by_key, dtype), {**part.file.metadata, **told})
+        write_parts(base, {"unet": _Rewritten(part.file, by_key, dtype)}, out, told={**part.file.metadata, **told})
+    else:
+        write_parts(base, {"unet": _Rewritten(None, unet, dtype)}, out, told=told)
+
+
+def write_parts(base: Base, files: Mapping[str, Mapping[str, Tensor]], out: Path, *, told: Mapping[str, str]) -> None:
+    """Write `base` with the files of some of its parts replaced; of a single file, any part's file is the whole.
+
+    Args:
+        files: the tensors by part, under the keys that they have in the base's files.
+        told: metadata for the headers of these files.
+    """
+    if base.folder is None:
+        write_tensors(out, next(iter(files.values())), told)
         return
     partial = out.with_name(f"{out.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(base.folder, partial, ignore=_weights_of_the_unet(base.folder))
-    write_tensors(partial / "unet" / f"{WEIGHTS}.safetensors", _Rewritten(None, unet, dtype), told)
+    try:
+        shutil.copytree(base.folder, partial, ignore=_weights_of(base.folder, list(files)))
+        for name, tensors in files.items():
+            write_tensors(partial / name / file_name(base.parts[name]), tensors, told)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     if out.exists():
         shutil.rmtree(out)
     partial.rename(out)
 
 
-def _weights_of_the_unet(folder: Path) -> Callable[[str, list[str]], list[str]]:
-    """For copytree: leave out the old weights, in whatever precision and however many shards."""
+def file_name(part: Part) -> str:
+    """What the weights of a part are called in a folder: as they were, with the variant, in one safetensors file."""
+    stem = STEMS.get(part.name, WEIGHTS)
+    name = part.file.paths[0].name
+    found = re.fullmatch(r"\w+?(?:\.(?:safetensors|bin)\.index)?(?:\.(\w+))?\.(?:safetensors|bin|json)", name)
+    variant = found[1] if found else None
+    return f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+
+
+def _weights_of(folder: Path, parts: list[str]) -> Callable[[str, list[str]], list[str]]:
+    """For copytree: leave out the old weights of these parts, in whatever precision and however many shards."""
 
     def ignore(where: str, names: list[str]) -> list[str]:
-        return [name for name in names if Path(where) == folder / "unet" and name.startswith(WEIGHTS)]
+        part = next((part for part in parts if Path(where) == folder / part), None)
+        stems = () if part is None else (STEMS.get(part, WEIGHTS), "pytorch_model" if part in STEMS else WEIGHTS)
+        return [name for name in names if stems and name.startswith(stems)]
 
     return ignore
 
@@ -66,6 +99,14 @@ class _Rewritten(Mapping[str, Tensor]):
             return self._replaced[key].detach().to("cpu", self._dtype)
         assert self._file is not None
         return self._file.read(key)
+
+    def describe(self, key: str) -> Tensor:
+        """Shape and type of a tensor, without reading or casting it."""
+        if key in self._replaced:
+            return torch.empty(self._replaced[key].shape, dtype=self._dtype, device="meta")
+        assert self._file is not None
+        header = self._file.headers[key]
+        return torch.empty(header.shape, dtype=header.dtype, device="meta")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)

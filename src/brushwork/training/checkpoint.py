@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +20,11 @@ from brushwork.errors import UserError
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState
 from brushwork.training.loss_scale import LossScale
+from brushwork.training.optimizers import RULES, mean_of_schedulefree
 
 FORMAT = "1"
+REMADE = ("qmap1", "qmap2")
+"""Tables of bitsandbytes that are the same for all parameters, and made again by it."""
 SMOOTHING = 0.98
 """Decay of the smoothed loss: about the last 50 steps."""
 
@@ -72,24 +76,49 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """What the optimizer remembers beside tensors."""
+
+    rule: str | None = None
+    """`optimizer.name`; None in a state of before there was a choice."""
+    of_parameters: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By kind and parameter, e.g. how many steps it has moved."""
+    of_groups: list[dict[str, float]] = field(default_factory=list)
+    """Of each group of parameters together."""
+    beta_1: float | None = None
+    """Of a rule that gives out a mean: what leads from the parameters to it."""
+
+
+@dataclass(frozen=True)
 class State:
     """A run's state as it stands in a file."""
 
     position: Position
     parameters: dict[str, Tensor]
     moments: dict[str, dict[str, Tensor]]
-    """AdamW's running means: `exp_avg` and `exp_avg_sq` and `step`, each by parameter."""
+    """What the optimizer remembers of each parameter, by kind: AdamW's `exp_avg`, `exp_avg_sq` and `step`."""
     ema: dict[str, Tensor] | None
     alphas: dict[str, float]
     """Alpha of each adapted module."""
     family: str
+    numbers: Numbers = field(default_factory=Numbers)
 
-    def adapter(self, *, ema: bool = False) -> AdapterState:
-        """The adapter of the state, or its running mean, which must be there."""
-        tensors = self.ema if ema and self.ema is not None else self.parameters
+    def adapter(self, tensors: Mapping[str, Tensor] | None = None) -> AdapterState:
+        """The adapter of the state as it learns, or of other tensors by the same names."""
+        tensors = self.parameters if tensors is None else tensors
         return {
             name: LoRAWeights(down=tensors[f"{name}.down"], up=tensors[f"{name}.up"], alpha=alpha)
             for name, alpha in self.alphas.items()
+        }
+
+    def used_parameters(self) -> dict[str, Tensor]:
+        """The parameters that pictures are to be drawn with: those of the state, or the mean that its rule keeps."""
+        if self.numbers.beta_1 is None:
+            return self.parameters
+        z, beta_1 = self.moments.get("z", {}), self.numbers.beta_1
+        return {
+            name: mean_of_schedulefree(parameter, z[name], beta_1) if name in z else parameter
+            for name, parameter in self.parameters.items()
         }
 
 
@@ -111,6 +140,7 @@ def write_state(path: Path, state: State) -> None:
         "position": asdict(state.position),
         "alphas": state.alphas,
         "ema": state.ema is not None,
+        "optimizer": asdict(state.numbers),
     }
     with written_beside(path) as partial:
         try:
@@ -166,29 +196,78 @@ def read_state(path: Path) -> State:
         moments=kinds,
         alphas=about["alphas"],
         family=about["family"],
+        numbers=Numbers(**about.get("optimizer", {})),
     )
 
 
 def optimizer_moments(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Tensor]]:
-    """What the optimizer remembers of each parameter, by kind and by name. Empty before its first step."""
+    """The tensors that the optimizer remembers of each parameter, by kind and name. Empty before its first step."""
     moments: dict[str, dict[str, Tensor]] = {}
     for name, parameter in parameters.items():
         for kind, value in optimizer.state.get(parameter, {}).items():
-            moments.setdefault(kind, {})[name] = value
+            if isinstance(value, Tensor) and kind not in REMADE:
+                moments.setdefault(kind, {})[name] = value
     return moments
 
 
+def optimizer_numbers(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], rule: str) -> Numbers:
+    """Everything else that it remembers, under the name of its rule in the settings."""
+    of_parameters: dict[str, dict[str, float]] = {}
+    for name, parameter in parameters.items():
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, Tensor):
+                of_parameters.setdefault(kind, {})[name] = value
+    kept = RULES[rule].group_memory
+    groups = [{key: group[key] for key in kept if key in group} for group in optimizer.param_groups]
+    beta_1 = optimizer.param_groups[0]["betas"][0] if hasattr(optimizer, "eval") else None
+    return Numbers(rule, of_parameters, groups if kept else [], beta_1)
+
+
 def restore_moments(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor], moments: Mapping[str, Mapping[str, Tensor]]
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, Tensor],
+    moments: Mapping[str, Mapping[str, Tensor]],
+    numbers: Numbers | None = None,
 ) -> None:
     """Give back to the optimizer what it remembered; the step counter stays on the CPU, where AdamW keeps it."""
+    numbers = numbers or Numbers()
     for name, parameter in parameters.items():
-        remembered = {
+        remembered: dict[str, Any] = {
             kind: values[name].clone() if kind == "step" else values[name].to(parameter.device, copy=True)
             for kind, values in moments.items()
             if name in values
         }
+        remembered |= {kind: values[name] for kind, values in numbers.of_parameters.items() if name in values}
         if remembered:
             optimizer.state[parameter] = remembered
+    if hasattr(optimizer, "init_state"):
+        _refill(optimizer)
+    for group, kept in zip(optimizer.param_groups, numbers.of_groups, strict=False):
+        group.update(kept)
+
+
+def _refill(optimizer: Any) -> None:
+    """bitsandbytes makes its own buffers, some in memory that a card shares with the CPU: they are made, then filled.
+
+    Raises:
+        UserError: the buffers are now of another kind than those that were saved.
+    """
+    for index, group in enumerate(optimizer.param_groups):
+        for place, parameter in enumerate(group["params"]):
+            remembered = optimizer.state.pop(parameter, {})
+            if not remembered:
+                continue
+            optimizer.init_state(group, parameter, index, place)
+            made = optimizer.state[parameter]
+            for kind, value in remembered.items():
+                if not isinstance(value, Tensor):
+                    made[kind] = value
+                    continue
+                if kind not in made or made[kind].dtype != value.dtype:
+                    raise UserError(
+                        "the state was saved with other optimizer.arguments (min_8bit_size).",
+                        fix="keep them as they were when the run began",
+                    )
+                made[kind].copy_(value)

@@ -55,7 +55,7 @@ def extract(
         )
     if ema and read.ema is None:
         raise UserError(f"{file} holds no running mean; the run kept none.", fix="leave --ema away")
-    adapter = read.adapter(ema=ema)
+    adapter = read.adapter(read.ema if ema else read.used_parameters())
     modules: family.Modules = {name: {"down": each.down, "up": each.up} for name, each in adapter.items()}
     spec, _ = family.resolve(modules, spec=None, metadata={}, source=str(file))
     metadata = {**_told_by_the_run(file), "ss_steps": str(read.position.step)}

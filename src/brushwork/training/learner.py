@@ -7,21 +7,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from brushwork.config.schema import OptimizerConfig, Settings, TrainConfig
+from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
 from brushwork.lora.files import write_adapter
-from brushwork.lora.inject import Adapter, inject
+from brushwork.lora.inject import Adapter
 from brushwork.lora.layers import LoRAWeights
-from brushwork.lora.state import AdapterState, component_of
+from brushwork.lora.norms import limit_norms
+from brushwork.lora.state import AdapterState
 from brushwork.models.rewrite import write_base
 from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base
 from brushwork.runtime import PRECISIONS
 from brushwork.training import ema
-from brushwork.training.checkpoint import Position, State, optimizer_moments, restore_moments
+from brushwork.training.beginning import begin, make_adapter
+from brushwork.training.checkpoint import Position, State, optimizer_moments, optimizer_numbers, restore_moments
 from brushwork.training.loop import Learner
-from brushwork.training.muon import Muon
+from brushwork.training.optimizers import make_optimizer
 from brushwork.training.step import Objective
 
 Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
@@ -39,8 +41,12 @@ class Learning:
     set_dropout_key: Callable[[int | None], None]
     alphas: Mapping[str, float]
     """Alpha of each adapted module; empty where the whole network learns."""
+    begin: Callable[[], None]
+    """Gives the parameters what the run begins with, where that is more than nothing learned."""
     load: Callable[[State], None]
     """Takes the parameters of a saved state; raises a UserError where they have another shape."""
+    limit_norms: Callable[[], None]
+    """See `Learner.limit_norms`."""
     write: Write
 
 
@@ -50,6 +56,8 @@ class Trained:
 
     learner: Learner
     learning: Learning
+    rule: str
+    """`optimizer.name`"""
 
     def state(self, position: Position, family: str) -> State:
         """Everything that a later process needs to go on from `position`."""
@@ -61,7 +69,15 @@ class Trained:
             ema=None if learner.ema is None else dict(learner.ema),
             alphas=dict(self.learning.alphas),
             family=family,
+            numbers=optimizer_numbers(learner.optimizer, learner.parameters, self.rule),
         )
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Stand where the first step begins."""
+        self.learning.begin()
+        for name, mean in (self.learner.ema or {}).items():
+            mean.copy_(self.learner.parameters[name])
 
     def restore(self, state: State) -> None:
         """Take the weights, the optimizer's memory and the running mean of a saved state.
@@ -76,7 +92,7 @@ class Trained:
             kept = state.ema or state.parameters  # the mean was switched on since: it begins here
             for name, mean in learner.ema.items():
                 mean.copy_(kept[name])
-        restore_moments(learner.optimizer, learner.parameters, state.moments)
+        restore_moments(learner.optimizer, learner.parameters, state.moments, state.numbers)
 
 
 def make_learner(
@@ -100,17 +116,18 @@ def make_learner(
     learning = whole_network(unet, base, settings) if full else adapter_beside(unet, text, base, settings)
     learner = Learner(
         unet=unet,
-        encode=TextEncoding(text, learns=settings.lora.text_encoder),
+        encode=TextEncoding(text, learns=bool(settings.lora.text_encoder)),
         parameters=learning.parameters,
         copies=learning.copies,
         optimizer=make_optimizer(learning.parameters, settings.optimizer),
         ema=start_mean(learning.parameters, settings.train),
         set_dropout_key=learning.set_dropout_key,
+        limit_norms=learning.limit_norms,
         objective=objective,
         dtype=dtype,
         device=device,
     )
-    return Trained(learner=learner, learning=learning)
+    return Trained(learner=learner, learning=learning, rule=settings.optimizer.name)
 
 
 def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: Settings) -> Learning:
@@ -118,17 +135,7 @@ def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: 
     components: dict[str, nn.Module] = {"unet": unet}
     if settings.lora.text_encoder and text is not None:
         components |= text.modules
-    adapter = inject(
-        components,
-        targets=settings.lora.targets,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        dropout=settings.lora.dropout,
-        conv_rank=settings.lora.conv_rank,
-        conv_alpha=settings.lora.conv_alpha,
-        text_encoder=settings.lora.text_encoder,
-        seed=settings.train.seed,
-    )
+    adapter = make_adapter(components, settings.lora, base.spec, seed=settings.train.seed)
     alphas = {name: layer.alpha for name, layer in adapter.layers.items()}
 
     def write(path: Path, parameters: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -141,12 +148,18 @@ def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: 
             dtype=PRECISIONS[settings.save.precision],
         )
 
+    def limit() -> None:
+        if settings.lora.scale_weight_norms is not None:
+            limit_norms(adapter.layers.values(), largest=settings.lora.scale_weight_norms)
+
     return Learning(
         parameters=named_parameters(adapter),
         copies={},
         set_dropout_key=adapter.set_dropout_key,
         alphas=alphas,
+        begin=lambda: begin(adapter, settings.lora, base.spec),
         load=lambda state: adapter.load(state.adapter()),
+        limit_norms=limit,
         write=write,
     )
 
@@ -178,7 +191,14 @@ def whole_network(unet: UNet, base: Base, settings: Settings) -> Learning:
         write_base(base, tensors, path, dtype=PRECISIONS[settings.save.precision], told=metadata)
 
     return Learning(
-        parameters=parameters, copies=copies, set_dropout_key=lambda key: None, alphas={}, load=load, write=write
+        parameters=parameters,
+        copies=copies,
+        set_dropout_key=lambda key: None,
+        alphas={},
+        begin=lambda: None,
+        load=load,
+        limit_norms=lambda: None,
+        write=write,
     )
 
 
@@ -208,20 +228,6 @@ def named_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
         parameters[f"{name}.down"] = layer.down
         parameters[f"{name}.up"] = layer.up
     return parameters
-
-
-def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerConfig) -> torch.optim.Optimizer:
-    """One group for the UNet and one for the text encoders, each with its own `base_rate`."""
-    unet = [parameter for name, parameter in parameters.items() if component_of(name) == "unet"]
-    text = [parameter for name, parameter in parameters.items() if component_of(name) != "unet"]
-    groups = [
-        {"params": group, "lr": rate, "base_rate": rate}
-        for group, rate in ((unet, settings.learning_rate), (text, settings.text_rate))
-        if group
-    ]
-    kind: type[torch.optim.AdamW | Muon] = torch.optim.AdamW if settings.name == "adamw" else Muon
-    lr, decay = settings.learning_rate, settings.weight_decay
-    return kind(groups, lr=lr, betas=settings.betas, eps=settings.eps, weight_decay=decay)
 
 
 class TextEncoding:

@@ -6,14 +6,16 @@ SD 1.5 and SDXL, with and without text encoders, run through these lines; what d
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from brushwork.config.schema import Settings
+from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError, listed
+from brushwork.models.text import TextStates
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
 from brushwork.runtime import derive_seed, peak_memory, release_memory, reserved_memory
@@ -24,6 +26,7 @@ from brushwork.training.feed import EncodesText, Feed, Loaded
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
+from brushwork.training.optimizers import learning_rate, used_weights
 from brushwork.training.out_of_memory import MemoryRanOutError, noticing, part_of, parts, stopped
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.step import Objective, draw, loss_per_picture
@@ -49,6 +52,8 @@ class Learner:
     ema: Mapping[str, Tensor] | None
     set_dropout_key: Callable[[int | None], None]
     """What the adapter's dropout is drawn from; None turns it off."""
+    limit_norms: Callable[[], None]
+    """Holds what was learned within its limits, after each step."""
     objective: Objective
     dtype: torch.dtype
     device: torch.device
@@ -69,6 +74,16 @@ class Learner:
         """Round the parameters anew into the copies that the network computes with."""
         for name, copy in self.copies.items():
             copy.copy_(self.parameters[name])
+
+    @contextmanager
+    def as_used(self) -> Iterator[None]:
+        """Within it, network and parameters are what pictures are to be drawn with."""
+        try:
+            with used_weights(self.optimizer, self.parameters):
+                self.refresh_copies()
+                yield
+        finally:
+            self.refresh_copies()
 
 
 @dataclass(frozen=True)
@@ -164,6 +179,7 @@ class Loop:
             if self.settings.optimizer.max_grad_norm is not None:
                 _clip(learner.parameters, gradient_norm, self.settings.optimizer.max_grad_norm)
             optimizer.step()
+            learner.limit_norms()
             learner.refresh_copies()
             if learner.ema is not None and self.settings.train.ema_decay is not None:
                 ema.update(learner.ema, learner.parameters, decay=self.settings.train.ema_decay, steps_done=step + 1)
@@ -174,7 +190,7 @@ class Loop:
             "epoch": self.budget.epoch_of(step) + 1,
             "loss": loss,
             "smoothed_loss": self.position.smoothed_loss,
-            "learning_rate": optimizer.param_groups[0]["lr"],
+            "learning_rate": learning_rate(optimizer),
             "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
             "skipped_updates": scale.overflows,
         }
@@ -196,7 +212,9 @@ class Loop:
         for microbatch, loaded in enumerate(batches):
             for where in parts(len(loaded.names), self.position.pictures_at_once):
                 losses = self._losses(step, microbatch, loaded, where)
-                (losses.sum() * (self.position.loss_scale.scale / num_pictures)).backward()  # type: ignore[no-untyped-call]
+                scale = self.position.loss_scale.scale / num_pictures
+                if losses.requires_grad:  # unless dropout left out every layer
+                    (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
                 self.learner.collect_gradients()
                 sums.append(losses.detach().sum())
         # Asked for once: each time, a card would stand still.
@@ -238,14 +256,25 @@ class Loop:
         )
         draws, loaded = part_of(draws, where), part_of(whole, where)
         place = (step, microbatch, where.start) if where.start else (step, microbatch)
-        learner.set_dropout_key(derive_seed(self.settings.train.seed, "dropout", *place))
-        text = loaded.text if loaded.text is not None else learner.encode(loaded.captions)
+        key = derive_seed(self.settings.train.seed, "dropout", *place)
+        text = loaded.text if loaded.text is not None else self._encoded(loaded.captions, step, key)
+        learner.set_dropout_key(key)
         batch = loaded.with_text(text).to(learner.device)
         return loss_per_picture(learner.unet, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype)
+
+    def _encoded(self, captions: tuple[str, ...], step: int, key: int) -> TextStates:
+        """Ask the encoders; from where they are to stop, nothing in them learns and nothing is left out of them."""
+        stop = text_encoder_stop(self.settings.train, self.budget.steps_per_epoch)
+        learns = stop is None or step < stop
+        self.learner.set_dropout_key(key if learns else None)
+        with torch.set_grad_enabled(learns):
+            return self.learner.encode(captions)
 
     def _unscaled_gradient_norm(self, scale: LossScale) -> float:
         """Take the loss scale out of the gradients; -> their norm over everything that learns."""
         gradients = [parameter.grad for parameter in self.learner.parameters.values() if parameter.grad is not None]
+        if not gradients:
+            return 0.0
         if scale.scale != 1.0:
             torch._foreach_mul_(gradients, 1.0 / scale.scale)
         norms = torch._foreach_norm(gradients)
@@ -281,7 +310,8 @@ class Loop:
             self._save(due)
         if due.sample:
             self.learner.set_dropout_key(None)
-            self.hooks.sample(self.position)
+            with self.learner.as_used():
+                self.hooks.sample(self.position)
 
     def _validated(self, row: Row, due: Due) -> Due:
         """Measure into `row` and judge; a verdict that the settings ask for ends the run here, with all its files."""
@@ -300,7 +330,7 @@ class Loop:
         """What is measured does not train: a loss that is not finite there is told, and the run goes on."""
         self.learner.set_dropout_key(None)
         try:
-            with noticing():
+            with noticing(), self.learner.as_used():
                 loss = measure()
         except MemoryRanOutError as error:
             logger.warning(
@@ -347,6 +377,14 @@ class Loop:
             return due
         self.position = replace(self.position, lowest=Lowest(loss=loss, step=self.position.step, held_out=measures))
         return replace(due, lowest_loss_file=True, state=True)
+
+
+def text_encoder_stop(train: TrainConfig, steps_per_epoch: int) -> int | None:
+    """The optimizer step from which the text encoders no longer learn; None where they learn to the end."""
+    if train.stop_text_encoder_after is None:
+        return None
+    number, _, unit = train.stop_text_encoder_after.partition(" ")
+    return int(number) * (steps_per_epoch if unit == "epochs" else 1)
 
 
 def is_sample_due(settings: Settings, budget: Budget, steps_done: int, *, ended: bool = False) -> bool:

@@ -4,9 +4,11 @@ import time
 from collections import defaultdict
 from pathlib import PurePosixPath
 
-from brushwork.lora.metadata import Folder, TrainingFacts, training_metadata
+from brushwork.config.schema import OptimizerConfig, Settings
+from brushwork.lora.metadata import SHAPE_KEYS, Folder, TrainingFacts, training_metadata
 from brushwork.runtime import derive_seed, precision_name
 from brushwork.training.checkpoint import Position
+from brushwork.training.learning_rate import in_steps
 from brushwork.training.prepare import Picture, Preparation
 
 
@@ -28,10 +30,11 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         rank=lora.rank,
         alpha=float(lora.rank) if lora.alpha is None else lora.alpha,
         dropout=lora.dropout,
-        network_args=_convolution_arguments(preparation),
+        network_args=_network_arguments(settings),
+        scale_weight_norms=lora.scale_weight_norms,
         learning_rate=optimizer.learning_rate,
-        unet_learning_rate=optimizer.learning_rate,
-        text_encoder_learning_rate=optimizer.text_rate if lora.text_encoder else None,
+        unet_learning_rate=None if lora.text_encoder == "only" else optimizer.learning_rate,
+        text_encoder_learning_rates=tuple(map(optimizer.rate, base.text_parts)) if lora.text_encoder else (),
         started_at=started_at,
         finished_at=time.time(),
         steps=position.step,
@@ -53,8 +56,8 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         accumulation=settings.train.accumulation,
         checkpointing=settings.train.checkpointing,
         schedule=settings.schedule.name,
-        warmup_steps=settings.schedule.warmup_steps,
-        optimizer=optimizer.name,
+        warmup_steps=in_steps(settings.schedule.warmup_steps, budget.total_steps),
+        optimizer=_rule(optimizer),
         max_grad_norm=optimizer.max_grad_norm,
         precision=precision_name(preparation.dtype),
         clip_skip=settings.model.clip_skip if base.family == "sd15" else None,
@@ -68,7 +71,11 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         **settings.about.model_dump(),
     )
     metadata = training_metadata(facts)
-    return metadata if settings.train.mode == "lora" else _of_a_whole_network(metadata)
+    if settings.train.mode == "full":
+        return _of_a_whole_network(metadata)
+    if lora.as_in_file or lora.rslora:  # not as the settings say: the weights themselves tell it
+        metadata = {key: value for key, value in metadata.items() if key not in SHAPE_KEYS}
+    return metadata
 
 
 def _of_a_whole_network(metadata: dict[str, str]) -> dict[str, str]:
@@ -78,10 +85,23 @@ def _of_a_whole_network(metadata: dict[str, str]) -> dict[str, str]:
     return kept | {"modelspec.architecture": architecture}
 
 
-def _convolution_arguments(preparation: Preparation) -> dict[str, str]:
-    """Rank and alpha of the 3x3 convolutions under kohya's names, where they were set apart."""
-    lora = preparation.settings.lora
-    arguments = {"conv_dim": lora.conv_rank, "conv_alpha": lora.conv_alpha}
+def _rule(optimizer: OptimizerConfig) -> str:
+    """The rule with what it was told, in the form in which kohya's trainer writes it."""
+    own = {"weight_decay": optimizer.weight_decay, "betas": optimizer.betas, "eps": optimizer.eps}
+    told = {**own, **optimizer.arguments}
+    return f"{optimizer.name}({','.join(f'{name}={value}' for name, value in told.items() if value is not None)})"
+
+
+def _network_arguments(settings: Settings) -> dict[str, str]:
+    """What was set apart, under the names that kohya's trainer has for it."""
+    lora = settings.lora
+    arguments = {
+        "conv_dim": lora.conv_rank,
+        "conv_alpha": lora.conv_alpha,
+        "rank_dropout": lora.rank_dropout or None,
+        "module_dropout": lora.module_dropout or None,
+        "loraplus_lr_ratio": settings.optimizer.lora_plus_ratio,
+    }
     return {name: f"{value:g}" for name, value in arguments.items() if value is not None}
 
 

@@ -81,7 +81,8 @@ def stopped(said: str, settings: Settings, *, step: int, saved: bool, device: to
     return UserError(
         f"memory ran out in step {step + 1}, one picture at a time: {said}\n{kept}.",
         fix="give the command again with --accept-changes and one or more of these, the first saves most for least:"
-        f"{lines}\nlora.rank and train.mode need a new --out as well. More train.accumulation alone saves nothing",
+        f"{lines}\nlora.rank, train.mode and optimizer.name need a new --out as well. More train.accumulation alone "
+        "saves nothing",
     )
 
 
@@ -95,7 +96,7 @@ SAVINGS: tuple[Saving, ...] = (
     ("optimizer.name=adamw8bit", "a quarter of the optimizer's memory", lambda s, d: s.optimizer.name == "adamw"),
     ("train.ema_device=cpu", "the running mean leaves the card",
      lambda s, d: d.type != "cpu" and s.train.ema_decay is not None and s.train.ema_device == "auto"),
-    ("lora.text_encoder=false", "only the UNet learns", lambda s, d: s.lora.text_encoder),
+    ("lora.text_encoder=false", "only the UNet learns", lambda s, d: bool(s.lora.text_encoder)),
     ("train.mode=lora", "an adapter instead of the whole network", lambda s, d: s.train.mode == "full"),
 )  # fmt: skip
 """Settings that save memory, what each costs or brings, and where it is of use."""

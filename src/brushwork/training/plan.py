@@ -22,7 +22,11 @@ from brushwork.models.text import Tokenizer, empty_text_encoder
 from brushwork.models.unet import UNet
 from brushwork.runtime import PRECISIONS, precision_name
 from brushwork.training.batches import Budget
+from brushwork.training.beginning import begin, make_adapter
+from brushwork.training.learning_rate import in_steps
+from brushwork.training.loop import text_encoder_stop
 from brushwork.training.loss_settings import loss_in_words
+from brushwork.training.optimizers import RULES
 from brushwork.training.prepare import Preparation
 from brushwork.training.report import as_text, check_disk, gib, plan_table, shortened
 from brushwork.training.run_folder import RunFolder
@@ -85,20 +89,39 @@ def learning_shapes(preparation: Preparation) -> dict[str, tuple[int, ...]]:
     if preparation.settings.train.mode == "full":
         weights = meta_unet(preparation.base.spec).named_parameters()
         return {f"unet.{name}": tuple(weight.shape) for name, weight in weights}
-    components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
-    if lora.text_encoder:
-        components |= {
-            name: empty_text_encoder(part.config, with_projection=name == "text_encoder_2")
-            for name, part in preparation.base.text_parts.items()
-        }
+    components = meta_components(preparation)
+    if lora.as_in_file:
+        layers = make_adapter(components, lora, preparation.base.spec, seed=0).layers
+        halves = {f"{name}.{half}": getattr(layer, half) for name, layer in layers.items() for half in ("down", "up")}
+        return {name: tuple(half.shape) for name, half in halves.items()}
+    if lora.text_encoder == "only":
+        del components["unet"]
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, path in find_targets(components, lora.targets, text_encoder=lora.text_encoder).items():
+    for name, path in find_targets(components, lora.targets, text_encoder=bool(lora.text_encoder)).items():
         layer = components[component_of(name)].get_submodule(path)
         outputs, *inputs = layer.weight.shape  # type: ignore[misc]
         rank = lora.rank if is_pointwise(layer) else lora.conv_rank or lora.rank
         shapes[f"{name}.down"] = (rank, *inputs)
         shapes[f"{name}.up"] = (outputs, rank, *(1 for _ in inputs[1:]))
     return shapes
+
+
+def meta_components(preparation: Preparation) -> dict[str, nn.Module]:
+    """The UNet, and the text encoders where they learn: shapes without weights."""
+    components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
+    if preparation.settings.lora.text_encoder:
+        components |= {
+            name: empty_text_encoder(part.config, with_projection=name == "text_encoder_2")
+            for name, part in preparation.base.text_parts.items()
+        }
+    return components
+
+
+def check_beginning(preparation: Preparation) -> None:
+    """Refuse a file to begin with that does not fit, before anything long starts."""
+    lora, spec = preparation.settings.lora, preparation.base.spec
+    if lora.begin_with is not None:
+        begin(make_adapter(meta_components(preparation), lora, spec, seed=0), lora, spec)
 
 
 def cut_captions(preparation: Preparation) -> dict[str, int]:
@@ -129,7 +152,8 @@ def needed_space(preparation: Preparation, num_parameters: int) -> Space:
     """What the run will write at most: files, state, and cache entries as if none were there yet."""
     settings = preparation.settings
     width = PRECISIONS[settings.save.precision].itemsize
-    copies = 3 if settings.train.ema_decay is None else 4  # weights, two moments, running mean
+    copies = 1 if settings.train.ema_decay is None else 2  # weights, running mean
+    bytes_each = 4 * copies + RULES[settings.optimizer.name].bytes_per_weight
     latents = sum(_latent_bytes(each.placement.target) for each in (*preparation.pictures, *preparation.held_out))
     spec = preparation.base.spec
     states = settings.model.max_tokens // 75 * 77 * spec.context_width + (spec.pooled_width or 0)
@@ -137,7 +161,7 @@ def needed_space(preparation: Preparation, num_parameters: int) -> Space:
     return Space(
         file=num_parameters * width + _untrained_bytes(preparation),
         num_files=count_files(settings, preparation.budget),
-        state=num_parameters * 4 * copies,
+        state=math.ceil(num_parameters * bytes_each),
         cache=latents + text,
     )
 
@@ -260,19 +284,42 @@ def _base_lines(preparation: Preparation) -> LINES:
 
 def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, int]]) -> LINES:
     settings = preparation.settings
-    lora, optimizer = settings.lora, settings.optimizer
+    optimizer = settings.optimizer
     lines = []
     for component, (modules, parameters) in learning.items():
-        rate = optimizer.learning_rate if component == "unet" else optimizer.text_rate
+        rate = optimizer.rate(component)
         of = "tensors" if settings.train.mode == "full" else "modules"
         lines.append((component, f"{parameters:,} parameters in {modules} {of}, learning rate {rate:g}"))
-    alpha = lora.rank if lora.alpha is None else lora.alpha
     if settings.train.mode == "lora":
-        lines.append(("adapter", f"rank {lora.rank}, alpha {alpha:g}, dropout {lora.dropout:g}"))
-    warmup = f", {settings.schedule.warmup_steps} steps of warm-up" if settings.schedule.warmup_steps else ""
-    lines.append(("schedule", f"{settings.schedule.name}{warmup}"))
+        lines.append(("adapter", _adapter_line(settings)))
+    if settings.train.stop_text_encoder_after is not None:
+        stop = text_encoder_stop(settings.train, preparation.budget.steps_per_epoch)
+        lines.append(("text", f"the text encoders learn until step {stop:,}"))
+    told = "".join(f", {name} {value}" for name, value in optimizer.arguments.items())
+    if optimizer.name.startswith("paged") and preparation.device.type == "cpu":
+        told += "; nothing is paged on a CPU"
+    lines.append(("rule", f"{optimizer.name}, weight decay {optimizer.weight_decay:g}{told}"))
+    schedule, total = settings.schedule, preparation.budget.total_steps
+    warmup = f", {in_steps(schedule.warmup_steps, total)} steps of warm-up" if schedule.warmup_steps else ""
+    decay = f", falls in the last {in_steps(schedule.decay_steps, total)} steps" if schedule.decay_steps else ""
+    lines.append(("schedule", f"{schedule.name}{warmup}{decay}"))
     lines.append(("loss", loss_in_words(settings.loss)))
     return lines
+
+
+def _adapter_line(settings: Settings) -> str:
+    lora, ratio = settings.lora, settings.optimizer.lora_plus_ratio
+    alpha = lora.rank if lora.alpha is None else lora.alpha
+    words = [f"rank {lora.rank}, alpha {alpha:g}" + (" over the root of the rank" if lora.rslora else "")]
+    if lora.as_in_file:
+        words = [f"layers, ranks and alphas as in {Path(str(lora.begin_with)).name}"]
+    words.append(f"dropout {lora.dropout:g}")
+    words += [f"of ranks {lora.rank_dropout:g}"] if lora.rank_dropout else []
+    words += [f"of layers {lora.module_dropout:g}"] if lora.module_dropout else []
+    words += [f"no update larger than {lora.scale_weight_norms:g}"] if lora.scale_weight_norms else []
+    words += [f"the outer half {ratio:g} times as fast"] if ratio else []
+    words += [f"begins with {Path(lora.begin_with).name}"] if lora.begin_with is not None else []
+    return ", ".join(words)
 
 
 def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, num_sample_prompts: int) -> LINES:

@@ -29,6 +29,7 @@ from brushwork.training.batches import Budget
 from brushwork.training.captions import Captioned, Captions
 from brushwork.training.feed import Example
 from brushwork.training.loss_settings import refuse_contradictory_loss, refuse_foreign_loss
+from brushwork.training.optimizers import refuse_unfit_optimizer
 from brushwork.training.validation import fixed_part
 
 logger = logging.getLogger("brushwork")
@@ -144,11 +145,39 @@ def refuse_contradictions(settings: Settings) -> None:
     """Stop where two settings cannot both hold."""
     if settings.train.mode == "full" and settings.lora.text_encoder:
         raise UserError(
-            "train.mode = full trains the UNet, and lora.text_encoder = true asks for adapters on the text encoders.",
+            "train.mode = full trains the UNet, and "
+            f"lora.text_encoder = {str(settings.lora.text_encoder).lower()} asks for adapters on the text encoders.",
             fix="--set lora.text_encoder=false, or --set train.mode=lora",
         )
     refuse_contradictory_loss(settings.loss)
+    _refuse_idle_lora_settings(settings)
+    refuse_unfit_optimizer(settings)
+    if settings.schedule.decay_steps is not None and settings.schedule.name == "constant":
+        raise UserError(
+            f"schedule.decay_steps = {settings.schedule.decay_steps} is the length of a fall, and "
+            "schedule.name = constant never falls.",
+            fix="--set schedule.name=linear, or --set schedule.decay_steps=off",
+        )
     caches_text(settings)
+
+
+def _refuse_idle_lora_settings(settings: Settings) -> None:
+    """Stop where a setting asks for something that would not come about without another."""
+    lora, train = settings.lora, settings.train
+    if lora.as_in_file and lora.begin_with is None:
+        raise UserError("lora.as_in_file = true needs a file.", fix="--set lora.begin_with=FILE.safetensors")
+    if lora.begin_with is not None and train.mode == "full":
+        raise UserError(
+            f"lora.begin_with = {lora.begin_with} is an adapter, and train.mode = full trains the UNet itself.",
+            fix="fuse it first: brushwork merge BASE LORA OUT, then train OUT",
+        )
+    if train.stop_text_encoder_after is not None and lora.text_encoder is not True:
+        why = "nothing else learns" if lora.text_encoder == "only" else "the text encoders do not learn at all"
+        raise UserError(
+            f"train.stop_text_encoder_after = {train.stop_text_encoder_after}, but lora.text_encoder = "
+            f"{str(lora.text_encoder).lower()}: {why}.",
+            fix="--set lora.text_encoder=true, or --set train.stop_text_encoder_after=off",
+        )
 
 
 def caches_text(settings: Settings) -> bool:
@@ -159,7 +188,7 @@ def caches_text(settings: Settings) -> bool:
     """
     if settings.lora.text_encoder and settings.cache.text == "on":
         raise UserError(
-            "cache.text = on keeps the text states as they are, but lora.text_encoder = true changes them.",
+            "cache.text = on keeps the text states as they are, but with lora.text_encoder they change.",
             fix="--set cache.text=auto, or --set lora.text_encoder=false",
         )
     return settings.cache.text == "on" or (settings.cache.text == "auto" and not settings.lora.text_encoder)

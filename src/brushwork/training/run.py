@@ -25,7 +25,7 @@ from brushwork.records import write_rows
 from brushwork.runtime import precision_name
 from brushwork.training.checkpoint import Position, State, read_state
 from brushwork.training.interruption import listening
-from brushwork.training.plan import learning_shapes, show_plan
+from brushwork.training.plan import check_beginning, learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.report import logged
 from brushwork.training.requests import forget
@@ -169,6 +169,7 @@ def _with_whole_paths(settings: Settings) -> Settings:
                 "folders": tuple(map(_whole_folder, settings.data.folders)),
             }
         ),
+        "lora": settings.lora.model_copy(update={"begin_with": _whole(settings.lora.begin_with)}),
         "sample": settings.sample.model_copy(update={"prompts": _whole(settings.sample.prompts)}),
         "validation": settings.validation.model_copy(update={"data": _whole(settings.validation.data)}),
     }
@@ -233,6 +234,8 @@ def _run(
                 console.print(finished, markup=False, highlight=False, soft_wrap=True)
                 position = state.position
             else:
+                if state is None:
+                    check_beginning(preparation)
                 show_plan(console, preparation, folder, num_sample_prompts=len(requests))
                 _write_beginning(
                     folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
@@ -304,6 +307,13 @@ def _refuse_changed_inputs(folder: RunFolder, preparation: Preparation) -> None:
 
 def _refuse_another_shape(folder: RunFolder, preparation: Preparation, state: State) -> None:
     """Changes that are accepted may ask for another adapter than the one that has learned: there is no way across."""
+    rule, asked_rule = state.numbers.rule, preparation.settings.optimizer.name
+    if rule is not None and rule != asked_rule:
+        raise UserError(
+            f"{folder.path} has learned with optimizer.name = {rule}; {asked_rule} cannot go on from that.",
+            fix=f"--set optimizer.name={rule}; or begin anew with another --out and --set "
+            f"lora.begin_with={folder.path}",
+        )
     learned = {name: tuple(parameter.shape) for name, parameter in state.parameters.items()}
     asked = learning_shapes(preparation)
     different = [name for name in {**learned, **asked} if learned.get(name) != asked.get(name)]

@@ -1,8 +1,9 @@
 """Writes what is due after a step: the files for others first, then the state that says they are written."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from brushwork.config.schema import SaveConfig
 from brushwork.training.checkpoint import Position, write_state
@@ -39,12 +40,18 @@ class Saver:
         if due.lowest_loss_file:
             files.append(self.folder.lowest_loss_file)
         learner, metadata = self.trained.learner, self.metadata(position)
+        if files:
+            with learner.as_used():
+                self._write(files, metadata)
+        write_state(self.folder.state_file, self.trained.state(position, self.family))
+        self.remove_surplus()
+
+    def _write(self, files: Sequence[Path], metadata: Mapping[str, str]) -> None:
+        learner = self.trained.learner
         for file in files:
             self.trained.learning.write(file, learner.parameters, metadata)
             if learner.ema is not None:
                 self.trained.learning.write(self.folder.ema_file(file), learner.ema, metadata)
-        write_state(self.folder.state_file, self.trained.state(position, self.family))
-        self.remove_surplus()
 
     def remove_surplus(self) -> None:
         """Keep the last `save.keep_last` files by epoch and by step."""

@@ -88,7 +88,9 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     )
     if session.drawer.requests:
         session.drawer.draw_base(pipeline)  # nothing has been learned yet, so this is the base
-    if state is not None:
+    if state is None:
+        trained.begin()
+    else:
         trained.restore(state)
     return _train(session, Entries(store), trained, pipeline, position)
 
@@ -148,7 +150,8 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             position, Due(final_file=True)
         )  # fewer steps were asked for than are done, or the file was removed
     if drawer.requests:
-        drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
+        with learner.as_used():
+            drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
 
     def measure(feed: Feed) -> float:
         return fixed_loss(
