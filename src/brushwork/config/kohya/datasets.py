@@ -24,7 +24,7 @@ INHERITED = {
 
 OF_A_SUBSET = {"image_dir", "is_reg", "alpha_mask", "metadata_file", "conditioning_data_dir"}
 
-OF_A_FOLDER = {"image_dir", "is_reg", *FOLDER_KEYS}
+OF_A_FOLDER = {"image_dir", "is_reg", "conditioning_data_dir", *FOLDER_KEYS}
 """What may differ between folders here; everything else holds for all."""
 
 

@@ -1,6 +1,6 @@
 """Rows of the table: the base, and the adapter."""
 
-from typing import Any
+from typing import Any, Literal
 
 from brushwork.config.kohya.arguments import parse_arguments
 from brushwork.config.kohya.key import NOTHING, Given, Meaning, needless, same, turned, unmet
@@ -164,8 +164,10 @@ def _dropout(value: Any, given: Given) -> Meaning:
     return Meaning({"lora.dropout": value or arguments(given).get("dropout") or 0.0})
 
 
-def text_encoder_decision(given: Given) -> tuple[str, bool]:
+def text_encoder_decision(given: Given) -> tuple[str, bool | Literal["only"]]:
     """The key that decides whether the text encoders learn, and what it decides."""
+    if given["network_train_text_encoder_only"]:
+        return "network_train_text_encoder_only", "only"
     if given["network_train_unet_only"]:
         return "network_train_unet_only", False
     if given["train_text_encoder"] is False:
@@ -175,15 +177,15 @@ def text_encoder_decision(given: Given) -> tuple[str, bool]:
         return "text_encoder_lr", False
     if given["cache_text_encoder_outputs"] or given["cache_text_encoder_outputs_to_disk"]:
         return "cache_text_encoder_outputs", False
+    if given["unet_lr"] == 0:
+        return "unet_lr", "only"
     return ("train_text_encoder" if given["train_text_encoder"] else "network_train_unet_only"), True
 
 
 def decides_text_encoder(name: str, given: Given) -> dict[str, Any]:
     """`lora.text_encoder`, for the one key that decides it."""
     key, learns = text_encoder_decision(given)
-    if key != name or given["network_train_text_encoder_only"]:
-        return {}
-    return {"lora.text_encoder": learns}
+    return {"lora.text_encoder": learns} if key == name else {}
 
 
 def _unet_only(value: Any, given: Given) -> Meaning:
@@ -200,7 +202,7 @@ def _train_text_encoder(value: Any, given: Given) -> Meaning:
 
 
 def _text_encoder_only(value: Any, given: Given) -> Meaning:
-    return Meaning({"lora.text_encoder": "only"}) if value else NOTHING
+    return Meaning(decides_text_encoder("network_train_text_encoder_only", given))
 
 
 def _stop_text_encoder(value: Any, given: Given) -> Meaning:

@@ -89,7 +89,9 @@ def _unet_rate(value: Any, given: Given) -> Meaning:
     if value is None:
         return NOTHING
     if value == 0:
-        return Meaning(undecided="0 lets the UNet rest", choice="optimizer.learning_rate=1e-4")
+        alone = decides_text_encoder("unet_lr", given)
+        idle = "" if alone else "0 lets the UNet rest, and the text encoders rest too"
+        return Meaning(alone, undecided=idle, choice="optimizer.learning_rate=1e-4")
     return Meaning({"optimizer.learning_rate": value})
 
 
@@ -182,7 +184,10 @@ OPTIMIZER = [
     aside("use_lion_optimizer", "flag", False, "the old way to say optimizer_type = Lion, and understood"),
     turned(
         "optimizer_args", "texts", None,
-        ("optimizer.weight_decay", "optimizer.betas", "optimizer.eps", "optimizer.arguments"),
+        (
+            "optimizer.weight_decay", "optimizer.betas", "optimizer.eps", "optimizer.arguments",
+            "schedule.warmup_steps",
+        ),
         _optimizer_arguments,
         "weight_decay, betas and eps are settings; the rest goes to the optimizer as it is",
     ),
@@ -191,7 +196,10 @@ OPTIMIZER = [
         "for whatever has no rate of its own",
         surprise="kohya's learning rate is 2e-6 where the file says none: fifty times less than is usual for a LoRA",
     ),
-    turned("unet_lr", "number", None, ("optimizer.learning_rate",), _unet_rate, "goes before learning_rate"),
+    turned(
+        "unet_lr", "number", None, ("optimizer.learning_rate", "lora.text_encoder"), _unet_rate,
+        "goes before learning_rate; 0 lets the UNet rest",
+    ),
     turned(
         "text_encoder_lr", "numbers", None,
         ("optimizer.text_encoder_learning_rate", "optimizer.text_encoder_2_learning_rate", "lora.text_encoder"),

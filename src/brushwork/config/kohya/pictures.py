@@ -145,6 +145,22 @@ def _bucketed(value: Any, given: Given) -> Meaning:
     return Meaning({"buckets.enabled": value, "buckets.sizes": "grid"} if value else {"buckets.enabled": value})
 
 
+def _mask_folder(given: Given) -> str | None:
+    """Where masks lie, if they are asked for; those go before the pictures' own transparency."""
+    folder: str | None = given["conditioning_data_dir"] if given["masked_loss"] else None
+    return folder
+
+
+def _masks(value: Any, given: Given) -> Meaning:
+    folder = _mask_folder(given)
+    if folder is not None:
+        return Meaning({"data.masks": folder})
+    without = value and not given["alpha_mask"]
+    return Meaning(
+        remark="the file names no masks (conditioning_data_dir), so all of each picture counts" if without else ""
+    )
+
+
 SIZES = [
     turned("resolution", "size", None, ("data.resolution",), _resolution, "one side; \"1024,1024\" is 1024"),
     turned(
@@ -166,14 +182,13 @@ SIZES = [
     unmet("color_aug", "flag", False, "colours are never changed"),
     unmet("face_crop_aug_range", "size", None, "crops do not look for faces"),
     turned(
-        "masked_loss", "flag", False, ("data.masks",),
-        lambda value, given: Meaning({"data.masks": given["conditioning_data_dir"]}) if value else NOTHING,
+        "masked_loss", "flag", False, ("data.masks",), _masks,
         "with the masks in conditioning_data_dir",
     ),
     aside("conditioning_data_dir", "text", None, "the masks of masked_loss"),
     turned(
         "alpha_mask", "flag", False, ("data.masks",),
-        lambda value, given: Meaning({"data.masks": "alpha"}) if value else NOTHING,
+        lambda value, given: Meaning({"data.masks": "alpha"}) if value and not _mask_folder(given) else NOTHING,
         "`data.masks = alpha`",
     ),
 ]  # fmt: skip
@@ -247,6 +262,8 @@ def _folder_table(subset: Mapping[str, Any], given: Given) -> dict[str, Any]:
             usual = caption_ending(given.said.get(name), given.pictures)
         if own != usual and not (own is None and usual == ""):
             table[ours] = "" if own is None else own
+    if given["masked_loss"] and "conditioning_data_dir" in subset:
+        table["masks"] = subset["conditioning_data_dir"]
     return table
 
 

@@ -147,10 +147,11 @@ def _notes(key: Key, given: Given, meaning: Meaning) -> Iterator[Note]:
 
 def _applies(key: Key, given: Given, meaning: Meaning) -> bool:
     """Whether the default of a key really decides something."""
+    text_learns = bool(text_encoder_decision(given)[1])
     if key.name == "network_train_unet_only":
-        return text_encoder_decision(given)[1] and given["text_encoder_lr"] is None
+        return text_learns and given["text_encoder_lr"] is None
     if key.name == "learning_rate":
-        return given["unet_lr"] is None or (given["text_encoder_lr"] is None and text_encoder_decision(given)[1])
+        return given["unet_lr"] is None or (given["text_encoder_lr"] is None and text_learns)
     if key.name == "lr_scheduler":
         return not given["lr_scheduler_type"]
     return bool(meaning.settings)
