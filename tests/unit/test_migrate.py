@@ -81,6 +81,7 @@ def test_settings_for_sd15_become_those_of_the_table_for_sdxl(tmp_path: Path) ->
         "model.base": "stabilityai/stable-diffusion-xl-base-1.0",
         "model.vae": None,
         "model.clip_skip": 1,
+        "optimizer.name": "adamw8bit",
         "optimizer.learning_rate": 1e-4,
         "optimizer.text_encoder_learning_rate": 6e-5,
         "train.batch_size": 1,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from brushwork.config.describe import fields, literal, text_choices
+from brushwork.config.describe import literal
 from brushwork.config.load import flatten
 from brushwork.config.schema import FolderConfig, Settings
 from brushwork.errors import UserError
@@ -86,8 +86,7 @@ def _base(found: dict[str, Any]) -> Iterator[Proposal]:
 def _learning(found: dict[str, Any]) -> Iterator[Proposal]:
     if found["optimizer.name"] not in ("adamw", "adamw8bit"):
         return
-    if "adamw8bit" in text_choices(fields()["optimizer.name"]):
-        yield "optimizer.name", "adamw8bit", "the same rule with a quarter of its memory; SDXL needs the room"
+    yield "optimizer.name", "adamw8bit", "the same rule with a quarter of its memory; SDXL needs the room"
     yield (
         "optimizer.learning_rate",
         1e-4,

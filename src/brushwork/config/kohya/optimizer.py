@@ -23,10 +23,6 @@ OPTIMIZERS = {
 }
 """kohya's names in small letters, and ours."""
 
-SAME_RULE = {"adamw8bit", "pagedadamw8bit", "pagedadamw", "pagedadamw32bit"}
-"""These are AdamW in less memory."""
-
-
 OWN_DECAY = 0.0
 """The weight decay of every rule but AdamW where none is said; AdamW's is 0.01, as ours."""
 
@@ -40,14 +36,11 @@ def optimizer_name(given: Given) -> str:
 
 
 def _optimizer(value: Any, given: Given) -> Meaning:
-    name = optimizer_name(given)
-    have = text_choices(fields()["optimizer.name"])
-    ours = OPTIMIZERS.get(name, name.replace("_", ""))
-    if ours in have:
+    ours = OPTIMIZERS.get(optimizer_name(given))
+    if ours is not None:
         return Meaning({"optimizer.name": ours})
-    if name in SAME_RULE:
-        return Meaning({"optimizer.name": "adamw"}, instead="AdamW is taken: the same rule, with more memory")
-    return Meaning(undecided=f"this optimizer is not among {', '.join(have)}", choice="optimizer.name=adamw")
+    have = ", ".join(text_choices(fields()["optimizer.name"]))
+    return Meaning(undecided=f"this optimizer is not among {have}", choice="optimizer.name=adamw")
 
 
 def _optimizer_arguments(value: Any, given: Given) -> Meaning:
