@@ -27,6 +27,7 @@ from brushwork.cli.inspect import inspect
 from brushwork.cli.merge import merge
 from brushwork.cli.migrate import migrate
 from brushwork.cli.monitor import monitor
+from brushwork.cli.prepare import prepare
 from brushwork.cli.queue import queue
 from brushwork.cli.recipes import recipes
 from brushwork.cli.resume import resume
@@ -58,6 +59,7 @@ app.command()(inspect)
 app.command()(extract)
 app.command()(convert)
 app.command()(merge)
+app.command()(prepare)
 app.command()(buckets)
 app.command()(migrate)
 app.command()(captions)

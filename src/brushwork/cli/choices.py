@@ -11,6 +11,14 @@ class Layout(StrEnum):
     PEFT = "peft"
 
 
+class SetForm(StrEnum):
+    """How the pictures of a data set lie in its folder."""
+
+    FOLDER = "folder"
+    KOHYA = "kohya"
+    WEBDATASET = "webdataset"
+
+
 class StopWhen(StrEnum):
     """What a validation may say that ends a run."""
 

@@ -62,7 +62,7 @@ class Reader:
             raise UserError(f"{table.path}: row {row} is not there any more.", fix="run the same command again")
 
     def _leading_to(self, table: "Table", row: int) -> Iterator[tuple[int, Any]]:
-        """The rows that are being read, or others where these do not lead to a row without unwanted groups between."""
+        """The rows that are being read, or others where unwanted row groups lie between these and the row."""
         is_near = self._next <= row and table.group(row) <= table.group(self._next) + 1
         if self._rows is None or table is not self._table or not is_near:
             if self._rows is not None:

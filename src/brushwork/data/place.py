@@ -43,7 +43,7 @@ def matching_files(place: Path) -> list[Path]:
     if missing:
         raise UserError(
             f"{place} names {len(files)} files, and {len(missing)} are not there: {listed(missing)}.",
-            fix="name what is there, or bring the others",
+            fix="name what is there, or bring the others" if len(missing) < len(files) else _closest(place),
         )
     if not files:
         raise UserError(f"{place}: no file is named so.", fix=_closest(place))

@@ -1,0 +1,178 @@
+"""`brushwork prepare`: a data set in any form becomes one in the form that a trainer reads.
+
+    folder        OUT/0001.png  OUT/0001.txt
+    kohya         OUT/10_corgi/0001.png  OUT/10_corgi/0001.txt
+    webdataset    OUT/00000.tar with 0001.png, 0001.txt, 0002.png, ...
+
+Pictures are copied byte for byte. OUT appears when all of it is there.
+"""
+
+import io
+import shutil
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from rich.console import Console
+
+from brushwork.config.schema import DataConfig
+from brushwork.data.folder import Dataset, Sample, read_dataset
+from brushwork.data.layout import MOST_REPEATS, is_hidden
+from brushwork.errors import UserError, listed
+from brushwork.progress import Advance, progress_bar
+
+Form = Literal["folder", "kohya", "webdataset"]
+
+SHARD_BYTES = 1 << 30
+"""A shard is closed once it is larger than this."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A set that was written."""
+
+    folder: Path
+    num_pictures: int
+    num_captions: int
+    repeats: int
+    notes: tuple[str, ...]
+    validated: bool
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "folder": str(self.folder),
+            "pictures": self.num_pictures,
+            "captions": self.num_captions,
+            "repeats": self.repeats,
+            "validated": self.validated,
+            "notes": list(self.notes),
+        }
+
+
+def prepare_set(
+    place: Path,
+    out: Path,
+    *,
+    form: Form,
+    repeats: int = 1,
+    name: str | None = None,
+    validate: bool = False,
+    data: DataConfig | None = None,
+    console: Console | None = None,
+) -> Prepared:
+    """Write the usable pictures of a set, each with its caption, as `form` says.
+
+    Args:
+        repeats: the number before the name of kohya's folder.
+        name: what follows it; by default the name of `out`.
+        validate: read what was written, and compare pictures and captions.
+
+    Raises:
+        UserError: a picture has no caption, `out` is taken, or what was written is not what was read.
+    """
+    console = console or Console(stderr=True)
+    name = name or out.name
+    _check(out, form, repeats, name)
+    settings = (data or DataConfig()).model_copy(update={"max_missing_captions": 0.0})
+    with progress_bar(console, "reading pictures", 0) as advance:
+        dataset = read_dataset(place, data=settings, on_progress=advance)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        with progress_bar(console, "writing pictures", len(dataset.samples)) as advance:
+            if form == "webdataset":
+                _write_shards(dataset, partial, advance)
+            else:
+                _write_files(dataset, partial / f"{repeats}_{name}" if form == "kohya" else partial, advance)
+        if validate:
+            _compare(dataset, partial, out, settings, console)
+        partial.chmod(0o755)
+        if out.is_dir():
+            out.rmdir()  # empty, as was checked
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    count = len(dataset.samples)
+    return Prepared(out, count, count, repeats if form == "kohya" else 1, dataset.notes, validate)
+
+
+def _check(out: Path, form: Form, repeats: int, name: str) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already and not empty.", fix="choose another --out")
+    if form != "kohya" and repeats != 1:
+        raise UserError(
+            f"--repeat {repeats} stands in the name of kohya's folders; a {form} set has none.",
+            fix=f"--layout kohya, or leave it out and train with --set data.repeats={repeats}",
+        )
+    if not 1 <= repeats <= MOST_REPEATS:
+        raise UserError(f"--repeat {repeats}: from 1 to {MOST_REPEATS} was expected.", fix="--repeat 10")
+    if "/" in name or "\\" in name or is_hidden(name):
+        raise UserError(f"--name {name!r} is no name of a folder.", fix="--name corgi")
+
+
+def _named(dataset: Dataset) -> Iterator[tuple[str, str, Sample, bytes]]:
+    """Each picture with a name that no other has, and the ending that its bytes have."""
+    taken: Counter[str] = Counter()
+    for sample in dataset.samples:
+        data = sample.path.read_bytes()
+        suffix = sample.path.suffix.lower() or _suffix(data)
+        flat = sample.name.replace("/", "_").removesuffix(sample.path.suffix).replace(".", "_")
+        taken[flat.lower()] += 1
+        count = taken[flat.lower()]
+        yield (flat if count == 1 else f"{flat}-{count}"), suffix, sample, data
+
+
+def _suffix(data: bytes) -> str:
+    """`.png`, of bytes that have no name."""
+    with Image.open(io.BytesIO(data)) as image:
+        return {"JPEG": ".jpg", "TIFF": ".tif"}.get(image.format or "", f".{(image.format or '').lower()}")
+
+
+def _write_files(dataset: Dataset, folder: Path, advance: Advance) -> None:
+    folder.mkdir(exist_ok=True)
+    for done, (stem, suffix, sample, data) in enumerate(_named(dataset), start=1):
+        (folder / f"{stem}{suffix}").write_bytes(data)
+        (folder / f"{stem}.txt").write_text(sample.caption + "\n", encoding="utf-8")
+        advance(done, len(dataset.samples))
+
+
+def _write_shards(dataset: Dataset, folder: Path, advance: Advance) -> None:
+    shards, archive = 0, None
+    try:
+        for done, (stem, suffix, sample, data) in enumerate(_named(dataset), start=1):
+            if archive is None or archive.offset > SHARD_BYTES:
+                if archive is not None:
+                    archive.close()
+                archive = tarfile.open(folder / f"{shards:05}.tar", "w")  # noqa: SIM115
+                shards += 1
+            for ending, content in ((suffix, data), (".txt", sample.caption.encode() + b"\n")):
+                info = tarfile.TarInfo(stem + ending)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            advance(done, len(dataset.samples))
+    finally:
+        if archive is not None:
+            archive.close()
+
+
+def _compare(dataset: Dataset, written: Path, out: Path, data: DataConfig, console: Console) -> None:
+    """What was written is read as a trainer would read it."""
+    data = data.model_copy(update={"caption_extension": ".txt"})
+    with progress_bar(console, "comparing", 0) as advance:
+        found = read_dataset(written, data=data, on_progress=advance)
+    before = Counter((sample.digest, sample.caption) for sample in dataset.samples)
+    after = Counter((sample.digest, sample.caption) for sample in found.samples)
+    if before != after:
+        names = [sample.name for sample in dataset.samples if (sample.digest, sample.caption) not in after]
+        raise UserError(
+            f"{out}: what was written is not what was read: {len(dataset.samples)} pictures before, "
+            f"{len(found.samples)} after{'; different: ' + listed(names) if names else ''}.",
+            fix="try another disk: --out",
+        )
