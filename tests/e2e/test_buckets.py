@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import brushwork.training.loop as loop_module
+from brushwork.errors import UserError
 from brushwork.training.run import RunResult, train
 from brushwork.training.step import Batch
 
@@ -152,3 +153,50 @@ def test_the_loss_of_regularisation_pictures_is_weighed_and_nothing_of_them_is_h
     assert (told["ss_num_train_images"], told["ss_num_reg_images"]) == ("4", "4")
     assert told["ss_reg_dataset_dirs"] == '{"1_disc": {"n_repeats": 4, "img_count": 1}}'
     assert told["ss_prior_loss_weight"] == "0.25"
+
+
+def test_masks_mirrors_and_crops_come_from_the_cache_and_a_cut_run_sees_the_same(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, (width, height) in enumerate(SIZES):
+        mask = Image.new("L", (width, height), 0)
+        mask.paste(255, (0, 0, width, height // 2))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / f"{number}.png")
+    seen = watched(monkeypatch)
+    ways = {
+        "data__masks": f"'{tmp_path / 'masks'}'",
+        "data__flip": "true",
+        "data__random_crop": "true",
+        "loss__unmasked_weight": "0.1",
+        "buckets__enabled": "false",
+        "validation__data": "0.2",
+        "cache__folder": f"'{tmp_path / 'cache'}'",
+    }
+
+    whole = run(shapes, tmp_path / "whole", train__epochs="3", **ways)
+    during = [(batch.names, batch.mean.clone(), batch.time_ids) for batch in seen]
+    run(shapes, tmp_path / "cut", train__epochs="3", train__max_steps="4", **ways)
+    cut = run(shapes, tmp_path / "cut", train__epochs="3", accept_changes=True, **ways)
+
+    for batch in seen:
+        assert batch.masks is not None
+        assert batch.masks.shape == (len(batch.names), 1, 8, 8)
+        for name, mask in zip(batch.names, batch.masks[:, 0], strict=True):
+            if name != "3.png":  # it is upright, and its parts lie above one another
+                assert mask[:3].min() > 0.99
+                assert mask[5:].max() < 0.01
+    different: dict[str, set[float]] = {name: set() for names, _, _ in during for name in names}
+    for names, means, _ in during:
+        for name, mean in zip(names, means, strict=True):
+            different[name].add(mean.sum().item())
+    assert max(len(sums) for sums in different.values()) > 2  # mirrored, and in several parts
+    assert whole.adapter is not None
+    assert cut.adapter is not None
+    one, other = load_file(whole.adapter), load_file(cut.adapter)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+    (tmp_path / "masks" / "0.png").unlink()
+    Image.new("L", SIZES[0], 128).save(tmp_path / "masks" / "0.png")
+    with pytest.raises(UserError, match="changed since"):
+        run(shapes, tmp_path / "cut", train__epochs="3", **ways)

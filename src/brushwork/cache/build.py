@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from brushwork.cache.fingerprint import latent_key, text_key
+from brushwork.cache.fingerprint import latent_key, mask_key, text_key
 from brushwork.cache.store import Store
 from brushwork.data.folder import Sample
+from brushwork.data.masks import render_mask
 from brushwork.data.picture import BadPictureError, open_rgb
 from brushwork.data.scan import decoding_threads
 from brushwork.data.transform import Placement, render
@@ -99,6 +100,41 @@ def build_latents(
             missing.remove(job.key)
             report(len(jobs) - len(missing), len(jobs))
     return keys
+
+
+def build_masks(
+    samples: Sequence[Sample],
+    placements: Sequence[Placement],
+    store: Store,
+    *,
+    max_pixels: int,
+    on_progress: Progress | None = None,
+) -> list[str]:
+    """Make the entries of masks that are missing or damaged: how much each latent counts, `mask` (1, h, w).
+
+    Returns:
+        The names of pictures of which nothing counts in one of their frames, among those that were made now.
+    """
+    jobs = {
+        mask_key(sample.mask.digest, placement, own=sample.mask.path is None): (sample, placement)
+        for sample, placement in zip(samples, placements, strict=True)
+        if sample.mask is not None
+    }
+    missing = _missing(list(jobs), store)
+    report = on_progress or (lambda done, total: None)
+    black: list[str] = []
+    for key, (sample, placement) in jobs.items():
+        if key not in missing:
+            continue
+        report(len(jobs) - len(missing), len(jobs))
+        assert sample.mask is not None
+        mask = render_mask(sample.mask, sample.path.read_bytes(), placement, max_pixels=max_pixels)
+        if not mask.any():
+            black.append(sample.name)
+        store.write(key, {"mask": mask}, about={"kind": "mask", "picture": sample.name})
+        missing.remove(key)
+    report(len(jobs), len(jobs))
+    return black
 
 
 def build_text(

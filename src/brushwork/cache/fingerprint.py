@@ -14,16 +14,33 @@ SCHEMA = 1
 """Raised when the way from a file to its entry changes (decoding, scaling, what is kept): older entries go unused."""
 
 
-def latent_key(digest: str, placement: Sequence[Sequence[int]], background: str, encoder: str) -> str:
+def latent_key(digest: str, placement: Sequence[Any], background: str, encoder: str) -> str:
     """The entry of one picture in one frame.
 
     Args:
         digest: SHA-256 of the picture file's bytes.
-        placement: original size, size after scaling, corner of the crop, target size (`data.transform.Placement`).
+        placement: original size, size after scaling, corner of the crop, target size, whether left and right change
+            places (`data.transform.Placement`).
         encoder: fingerprint of the VAE, with the precision that it computes in.
     """
     colour = ImageColor.getrgb(background)[:3]  # `white` and `#ffffff` are one background
-    return _digest("latents", digest, [list(pair) for pair in placement], colour, encoder)
+    return _digest("latents", digest, *_frame(placement), colour, encoder)
+
+
+def mask_key(digest: str, placement: Sequence[Any], *, own: bool) -> str:
+    """The entry of one mask in one frame.
+
+    Args:
+        digest: SHA-256 of the bytes of the file that holds it.
+        own: whether it is the transparency of that file, and not its red.
+    """
+    return _digest("mask", digest, *_frame(placement), own)
+
+
+def _frame(placement: Sequence[Any]) -> list[Any]:
+    """Size and place; and a word where the picture is mirrored, so that entries from before there were such fit."""
+    pairs, flipped = placement[:4], placement[4:]
+    return [[list(pair) for pair in pairs], *(["mirrored"] if any(flipped) else [])]
 
 
 def text_key(caption: str, encoder: str) -> str:

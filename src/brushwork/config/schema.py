@@ -163,6 +163,12 @@ class FolderConfig(Section):
     caption_dropout: float | None = Field(None, ge=0.0, le=1.0)
     """Share of the times that its pictures are shown with the empty caption."""
 
+    masks: str | None = None
+    """Its masks, as `data.masks` has them."""
+
+    flip: bool | None = None
+    """Whether its pictures are also shown mirrored."""
+
     max_missing_captions: float | None = Field(None, ge=0.0, le=1.0)
     """The largest share of its pictures that may be without a caption."""
 
@@ -241,6 +247,19 @@ class DataConfig(Section):
     max_missing_captions: float = Field(0.1, ge=0.0, le=1.0)
     """The largest share of pictures without a caption with which a run starts. They train on the prefix alone."""
 
+    masks: str | None = None
+    """Which parts of pictures count: a folder of masks under the pictures' names (white counts, black does not),
+    `beside` for `NAME.mask.png` or `NAME-masklabel.png` beside them, or `alpha` for their own transparency."""
+
+    max_missing_masks: float = Field(0.0, ge=0.0, le=1.0)
+    """The largest share of pictures without a mask with which a run starts. They count as a whole."""
+
+    flip: bool = False
+    """Show pictures mirrored half of the time. Not for what has a right and a left: lettering, a parting, a scar."""
+
+    random_crop: bool = False
+    """Show now one and now another part of a picture, where something is cut off, instead of the middle."""
+
     background: str = "white"
     """Colour laid under transparent pictures: a name or #rrggbb."""
 
@@ -284,6 +303,9 @@ class CacheConfig(Section):
     caption_variants: int | None = Field(8, ge=1)
     """Forms of each caption that are made and shown in turn, where captions are shuffled, drawn or thinned. `off`
     makes a new one each time. Text encoders that learn always see new ones, as nothing of theirs is kept."""
+
+    crops: int = Field(5, ge=2, le=64)
+    """Parts of a picture that are encoded for `data.random_crop`, from one end to the other."""
 
     vae_batch_size: int = Field(1, ge=1)
     """Pictures encoded at a time while the cache is built."""
@@ -380,6 +402,13 @@ class LossConfig(Section):
 
     huber_schedule: Literal["snr", "exponential", "constant"] = "snr"
     """How that place moves: from 1 at clean latents to `huber_c` at noise (`snr`, `exponential`), or not at all."""
+
+    unmasked_weight: float = Field(0.0, ge=0.0, le=1.0)
+    """How much the parts outside a mask count (`data.masks`)."""
+
+    normalise_masks: bool = False
+    """Divide a picture's loss by the share of it that its mask lets count, so that a small subject weighs as much as
+    a large one. kohya's trainer does not."""
 
     prior_weight: float = Field(1.0, ge=0.0)
     """Weight of regularisation pictures (`data.folders`) beside those that are learned."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from brushwork.config.schema import DataConfig
 from brushwork.data.forms import find_pictures
 from brushwork.data.layout import Layout, counted, other_ending, same_name
+from brushwork.data.masks import Mask
 from brushwork.data.picture import READABLE, parse_colour
 from brushwork.data.place import whole_place
 from brushwork.data.scan import Facts, scan
@@ -41,6 +42,8 @@ class Sample:
     """SHA-256 of the file's bytes."""
     folder: int = 0
     """Which of the run's folders it lies in: 0 is the one that the command names, 1 the first of `data.folders`."""
+    mask: Mask | None = None
+    """Which parts of it count; None where all do."""
 
 
 @dataclass(frozen=True)

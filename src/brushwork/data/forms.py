@@ -12,6 +12,7 @@ from pathlib import Path
 from brushwork.config.schema import DataConfig
 from brushwork.data.huggingface import fetched, training_files
 from brushwork.data.layout import CONTAINERS, Layout, counted, read_layout, training_part
+from brushwork.data.masks import leave_out_masks
 from brushwork.data.parquet import TABLE, read_tables
 from brushwork.data.place import fixed_part, is_hub_place, is_pattern, matching_files
 from brushwork.data.webdataset import SHARD, compressed_shards, read_shards
@@ -26,6 +27,12 @@ def find_pictures(place: Path, *, data: DataConfig, offline: bool = False, toler
         offline: do not ask the hub.
         tolerant: of a folder, gather the captions that cannot be read, instead of stopping at the first.
     """
+    layout = _found(place, data=data, offline=offline, tolerant=tolerant)
+    leave_out_masks(layout, data.masks)
+    return layout
+
+
+def _found(place: Path, *, data: DataConfig, offline: bool, tolerant: bool) -> Layout:
     if is_hub_place(place):
         folder, files = fetched(place, offline=offline)
         return _containers(place, files, below=folder, data=data) if files else _folder(place, folder, data)

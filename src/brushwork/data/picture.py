@@ -59,6 +59,20 @@ def open_rgb(source: Source | bytes, *, background: str, max_pixels: int) -> Ima
     return _flatten(_to_srgb(_to_8_bit(image)), colour)
 
 
+def has_alpha(data: bytes) -> bool:
+    """Whether a picture file says of its pixels how much they cover; only its header is read."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return image.has_transparency_data
+    except OSError:
+        return False
+
+
+def open_alpha(data: bytes, *, max_pixels: int) -> Image.Image:
+    """How much each pixel of a picture covers, upright, in one channel of 8 bits."""
+    return _to_8_bit(_decode(data, max_pixels)).convert("RGBA").getchannel("A")
+
+
 def _decode(data: bytes, max_pixels: int) -> Image.Image:
     """Everything that depends on what is in the file; what comes out is a picture in memory, upright."""
     try:

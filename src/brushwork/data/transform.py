@@ -29,12 +29,14 @@ class Corner(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """From the picture to the tensor: scaled to `resized`, then `target` is cut out of it at `crop`."""
+    """From picture to tensor: mirrored if so, scaled to `resized`, then `target` is cut out of it at `crop`."""
 
     original: Size
     resized: Size
     crop: Corner
     target: Size
+    flipped: bool = False
+    """Whether left and right change places first."""
 
     def time_ids(self) -> tuple[int, int, int, int, int, int]:
         """SDXL's conditioning: original height, width; top, left of the crop; target height, width."""
@@ -74,6 +76,26 @@ def place(original: Size, target: Size) -> Placement:
     return Placement(original, resized, Corner(left, top), target)
 
 
+def mirrored(placement: Placement) -> Placement:
+    """The same part of the picture, left and right exchanged."""
+    left = placement.resized.width - placement.target.width - placement.crop.left
+    return placement._replace(crop=Corner(left, placement.crop.top), flipped=not placement.flipped)
+
+
+def spread(placement: Placement, count: int) -> tuple[Placement, ...]:
+    """At most `count` positions of the frame, evenly from one end of the picture to the other; that nearest to the
+    centre is the first. Where nothing is cut off there is one."""
+    right = placement.resized.width - placement.target.width
+    bottom = placement.resized.height - placement.target.height
+    shares = [number / (count - 1) for number in range(count)] if count > 1 else [0.5]
+    corners = [Corner(round(share * right), round(share * bottom)) for share in sorted(shares, key=_from_centre)]
+    return tuple(placement._replace(crop=corner) for corner in dict.fromkeys(corners))
+
+
+def _from_centre(share: float) -> float:
+    return abs(share - 0.5)
+
+
 def render(image: Image.Image, placement: Placement) -> Tensor:
     """An RGB picture of size `placement.original` -> (3, H, W) in [-1, 1], float32
 
@@ -82,6 +104,8 @@ def render(image: Image.Image, placement: Placement) -> Tensor:
     """
     if image.size != tuple(placement.original):
         raise ValueError(f"the placement is for {tuple(placement.original)}, the picture is {image.size}")
+    if placement.flipped:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     across = placement.original.width / placement.resized.width
     down = placement.original.height / placement.resized.height
     box = (

@@ -12,6 +12,9 @@ from brushwork.diffusion.schedule import NoiseSchedule
 LARGEST_SNR = 1000.0
 """Above it the debiased weights no longer change, so that nearly clean levels keep some."""
 
+SMALLEST_SHARE = 1e-3
+"""A mask that lets less of a picture count than this is not made up for in full: one latent would shout."""
+
 
 def error(output: Tensor, target: Tensor, timesteps: Tensor, *, schedule: NoiseSchedule, loss: LossConfig) -> Tensor:
     """Two (B, C, H, W) and (B,) -> (B, C, H, W) float32: how far off each number is, by the kind of loss."""
@@ -22,6 +25,18 @@ def error(output: Tensor, target: Tensor, timesteps: Tensor, *, schedule: NoiseS
         return difference.abs()
     c = huber_c(timesteps, schedule=schedule, loss=loss)
     return pseudo_huber(difference, c) if loss.kind == "huber" else pseudo_huber(difference, c) / c
+
+
+def masked(errors: Tensor, masks: Tensor, *, loss: LossConfig) -> Tensor:
+    """(B, C, H, W) and (B, 1, H, W) -> (B, C, H, W): each place counts as much as the mask says.
+
+    As kohya does it, what a mask leaves out counts as no error, so a picture with a small mask weighs less;
+    `normalise_masks` gives it the weight of a whole one.
+    """
+    counts = loss.unmasked_weight + (1 - loss.unmasked_weight) * masks
+    if loss.normalise_masks:
+        counts = counts / counts.mean(dim=(2, 3), keepdim=True).clamp_min(SMALLEST_SHARE)
+    return errors * counts
 
 
 def pseudo_huber(difference: Tensor, c: Tensor) -> Tensor:

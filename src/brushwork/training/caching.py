@@ -1,5 +1,6 @@
 """The cache as a run uses it: filled before the first step, read in every one."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,14 +8,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from brushwork.cache.build import build_latents, build_text
+from brushwork.cache.build import build_latents, build_masks, build_text
 from brushwork.cache.store import BadEntryError, Store
-from brushwork.errors import UserError
+from brushwork.errors import UserError, listed
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
 from brushwork.progress import Advance, progress_bar
 from brushwork.training.interruption import Interruption
 from brushwork.training.prepare import Preparation
+
+logger = logging.getLogger("brushwork")
 
 
 class CachingInterruptedError(Exception):
@@ -25,12 +28,12 @@ def fill_latents(
     preparation: Preparation, store: Store, vae: VAE, *, console: Console, interruption: Interruption
 ) -> None:
     """Encode the pictures that are not in the cache yet; the VAE is back on the CPU afterwards."""
-    pictures = [*preparation.pictures, *preparation.held_out]
+    samples, placements = preparation.shown
     vae.to(preparation.device)
-    with progress_bar(console, "encoding pictures", len(pictures)) as advance:
+    with progress_bar(console, "encoding pictures", len(samples)) as advance:
         build_latents(
-            [picture.sample for picture in pictures],
-            [picture.placement for picture in pictures],
+            samples,
+            placements,
             store,
             encode=vae.encode,
             encoder=preparation.vae_fingerprint,
@@ -40,6 +43,17 @@ def fill_latents(
             on_progress=_stopping(advance, interruption),
         )
     vae.to("cpu")
+    if any(sample.mask is not None for sample in samples):
+        with progress_bar(console, "reading masks", len(samples)) as advance:
+            black = build_masks(
+                samples,
+                placements,
+                store,
+                max_pixels=preparation.settings.data.max_pixels,
+                on_progress=_stopping(advance, interruption),
+            )
+        if black:
+            logger.warning("nothing counts of %s: the mask is black where the frame lies", listed(black))
 
 
 def fill_text(

@@ -22,7 +22,7 @@ from brushwork.runtime import derive_seed, peak_memory, release_memory, reserved
 from brushwork.training import ema
 from brushwork.training.batches import Budget
 from brushwork.training.checkpoint import Lowest, Position
-from brushwork.training.feed import EncodesText, Feed, Loaded
+from brushwork.training.feed import EncodesText, Feed, Loaded, drawn_views
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
@@ -137,7 +137,7 @@ class Loop:
         """Train. Returns where it ended: at `budget.total_steps`, or earlier if it was interrupted."""
         pending = range(self.position.step, self.budget.total_steps)
         batches = self.feed.read_ahead(
-            (indices, self.captions(step, microbatch, indices))
+            (indices, self.captions(step, microbatch, indices), self._views(indices, step, microbatch))
             for step in pending
             for microbatch, indices in enumerate(self.budget.microbatches(step))
         )
@@ -194,6 +194,10 @@ class Loop:
             "gradient_norm": gradient_norm if math.isfinite(gradient_norm) else None,
             "skipped_updates": scale.overflows,
         }
+
+    def _views(self, indices: Sequence[int], step: int, microbatch: int) -> list[int]:
+        counts = [len(self.feed.examples[index].views) for index in indices]
+        return drawn_views(counts, seed=self.settings.train.seed, step=step, microbatch=microbatch)
 
     def _gradients(self, step: int, batches: list[Loaded]) -> float:
         """Leave the mean gradient over all pictures; -> their mean loss. Where memory runs out, all of it is done

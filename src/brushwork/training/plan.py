@@ -154,7 +154,7 @@ def needed_space(preparation: Preparation, num_parameters: int) -> Space:
     width = PRECISIONS[settings.save.precision].itemsize
     copies = 1 if settings.train.ema_decay is None else 2  # weights, running mean
     bytes_each = 4 * copies + RULES[settings.optimizer.name].bytes_per_weight
-    latents = sum(_latent_bytes(each.placement.target) for each in (*preparation.pictures, *preparation.held_out))
+    latents = sum(_latent_bytes(placement.target) for placement in preparation.shown[1])
     spec = preparation.base.spec
     states = settings.model.max_tokens // 75 * 77 * spec.context_width + (spec.pooled_width or 0)
     text = states * preparation.dtype.itemsize * (len(preparation.captions) + 1) if preparation.caches_text else 0
@@ -202,6 +202,7 @@ def _data_lines(preparation: Preparation) -> LINES:
         ("captions", f"{different} different, {without} pictures without"),
         *_wording_lines(preparation),
         *_bucket_lines(preparation),
+        *_view_lines(preparation),
     ]
     if preparation.held_out:
         lines.append(("held out", f"{len(preparation.held_out)} pictures, to measure on"))
@@ -268,6 +269,19 @@ def _cut_line(cut: Mapping[str, int], *, most: int, total: int) -> str:
     longer = 150 if most + cut[worst] <= 150 else 225
     hint = f": --set model.max_tokens={longer} reads more" if longer > most else ""
     return f"{len(cut)} of {total} captions are longer than {most} tokens and lose {lost}, most of all {worst}{hint}"
+
+
+def _view_lines(preparation: Preparation) -> LINES:
+    """In how many ways the pictures are shown, and which of them count in part."""
+    lines, pictures, data = [], preparation.pictures, preparation.settings.data
+    if (most := max((len(picture.views) for picture in pictures), default=1)) > 1:
+        ways = [word for word, on in (("mirrored", data.flip), ("in other parts", data.random_crop)) if on]
+        lines.append(("shown", f"{' and '.join(ways) or 'mirrored'} too, up to {most} ways each, all of them cached"))
+    if masked := sum(picture.sample.mask is not None for picture in pictures):
+        loss = preparation.settings.loss
+        outside = f", the rest weighs {loss.unmasked_weight:g}" if loss.unmasked_weight else ""
+        lines.append(("masks", f"{masked} of {len(pictures)} pictures count where their mask is white{outside}"))
+    return lines
 
 
 def _base_lines(preparation: Preparation) -> LINES:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from brushwork.cache.fingerprint import latent_key, text_key
+from brushwork.cache.fingerprint import latent_key, mask_key, text_key
 from brushwork.config.schema import DataConfig, Settings
 from brushwork.data.bucket_report import BucketReport, Framed, report_buckets
 from brushwork.data.buckets import Buckets, make_buckets
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.folders import balance, is_regularisation, read_folders, settings_of
 from brushwork.data.layout import held_out_part
+from brushwork.data.masks import give_masks
 from brushwork.data.split import hold_out
-from brushwork.data.transform import Placement, Size
+from brushwork.data.transform import Placement, Size, mirrored, spread
 from brushwork.data.wording import full_text
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.schedule import NoiseSchedule
@@ -27,12 +28,25 @@ from brushwork.progress import Progress
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.captions import Captioned, Captions
-from brushwork.training.feed import Example
+from brushwork.training.feed import Example, Shown
 from brushwork.training.loss_settings import refuse_contradictory_loss, refuse_foreign_loss
 from brushwork.training.optimizers import refuse_unfit_optimizer
 from brushwork.training.validation import fixed_part
 
 logger = logging.getLogger("brushwork")
+
+
+@dataclass(frozen=True)
+class View:
+    """One way in which a picture is shown: mirrored or not, this part of it or that."""
+
+    placement: Placement
+    latent_key: str
+    mask_key: str | None
+
+    @property
+    def shown(self) -> Shown:
+        return Shown(self.latent_key, self.placement.time_ids(), self.mask_key)
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,8 @@ class Picture:
     sample: Sample
     placement: Placement
     words: Captioned
-    latent_key: str
+    views: tuple[View, ...]
+    """The ways in which it is shown; the first is the plain one, with the placement above."""
     weight: float
     """Of its loss, beside the other pictures' 1."""
     regularisation: bool
@@ -52,8 +67,7 @@ class Picture:
         return Example(
             name=self.sample.name,
             caption=self.words.plainly,
-            latent_key=self.latent_key,
-            time_ids=self.placement.time_ids(),
+            views=tuple(view.shown for view in self.views),
             weight=self.weight,
         )
 
@@ -98,6 +112,14 @@ class Preparation:
         plain = {picture.words.plainly for picture in (*self.pictures, *self.held_out)}
         return sorted(plain | self.wording.all())
 
+    @property
+    def shown(self) -> tuple[list[Sample], list[Placement]]:
+        """Every picture in every way in which it is shown."""
+        pairs = [
+            (picture.sample, view.placement) for picture in (*self.pictures, *self.held_out) for view in picture.views
+        ]
+        return [sample for sample, _ in pairs], [placement for _, placement in pairs]
+
     @cached_property
     def bucket_report(self) -> BucketReport:
         """What the buckets do to the pictures that are trained."""
@@ -124,8 +146,12 @@ class Preparation:
         """Changes with any picture, caption, order or size that the run would see."""
         digest = hashlib.sha256()
         for picture in (*self.pictures, *self.held_out):
-            line = (picture.latent_key, picture.words.text, picture.sample.repeats, picture.placement)
+            line = (picture.views[0].latent_key, picture.words.text, picture.sample.repeats, picture.placement[:4])
             digest.update(repr(line).encode())
+            for view in picture.views[1:]:
+                digest.update(view.latent_key.encode())
+            if picture.sample.mask is not None:
+                digest.update(f"mask {picture.sample.mask.digest}".encode())
             if picture.regularisation:
                 digest.update(b"regularisation")
         return digest.hexdigest()
@@ -206,7 +232,8 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     buckets = make_buckets(settings.buckets, resolution=resolution, family=base.family)
 
     def read(place: Path, own: DataConfig) -> Dataset:
-        return read_dataset(place, data=own, offline=settings.model.offline, on_progress=on_progress)
+        dataset = read_dataset(place, data=own, offline=settings.model.offline, on_progress=on_progress)
+        return give_masks(dataset, own)
 
     dataset = read_folders(data, data=settings.data, read=read)
     train_set, held_out = _split(data, dataset, settings, read)
@@ -217,7 +244,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
         )
     samples, notes = balance(train_set.samples, settings.data)
     vae = vae_fingerprint(base)
-    pictures = _pictures(samples, settings, buckets, vae)
+    pictures = _pictures(samples, settings, buckets, vae, shown=True)
     budget = Budget(
         sizes=tuple((picture.placement.target.width, picture.placement.target.height) for picture in pictures),
         repeats=tuple(picture.sample.repeats for picture in pictures),
@@ -238,7 +265,7 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
         buckets=buckets,
         dataset=replace(dataset, notes=(*dataset.notes, *notes)),
         pictures=pictures,
-        held_out=_pictures(held_out.samples, settings, buckets, vae) if held_out else (),
+        held_out=_pictures(held_out.samples, settings, buckets, vae, shown=False) if held_out else (),
         budget=budget,
     )
 
@@ -262,30 +289,60 @@ def _split(
     wanted = settings.validation.data
     if wanted is None:
         prepared = held_out_part(data)
-        return dataset, read(prepared, settings.data) if prepared else None
+        return dataset, read(prepared, _measured(settings.data)) if prepared else None
     try:
         share = float(wanted)
     except ValueError:
-        return dataset, read(Path(wanted), settings.data)
+        return dataset, read(Path(wanted), _measured(settings.data))
     classes = tuple(sample for sample in dataset.samples if is_regularisation(settings.data, sample))
     learned = tuple(sample for sample in dataset.samples if not is_regularisation(settings.data, sample))
     kept, held_out = hold_out(replace(dataset, samples=learned), share, settings.train.seed)
     return replace(kept, samples=(*kept.samples, *classes)), held_out
 
 
-def _pictures(samples: Sequence[Sample], settings: Settings, buckets: Buckets, vae: str) -> tuple[Picture, ...]:
+def _measured(data: DataConfig) -> DataConfig:
+    """How a folder of pictures to measure on is read: they may lie elsewhere than the masks."""
+    return data.model_copy(update={"folders": (), "max_missing_masks": 1.0})
+
+
+def _pictures(
+    samples: Sequence[Sample], settings: Settings, buckets: Buckets, vae: str, *, shown: bool
+) -> tuple[Picture, ...]:
+    """What the settings make of samples.
+
+    Args:
+        shown: whether they are shown in all their ways, or are measured on and seen plainly.
+    """
     pictures = []
     for sample in samples:
         placement = buckets.place(Size(sample.width, sample.height))
         data, regularisation = settings_of(settings.data, sample.folder), is_regularisation(settings.data, sample)
+        placements = _placements(placement, data, settings.cache.crops) if shown else (placement,)
         pictures.append(
             Picture(
                 sample=sample,
                 placement=placement,
                 words=Captioned(sample.name, full_text(sample.caption, data), data),
-                latent_key=latent_key(sample.digest, placement, data.background, vae),
+                views=tuple(_view(sample, each, data.background, vae) for each in placements),
                 weight=settings.loss.prior_weight if regularisation else 1.0,
                 regularisation=regularisation,
             )
         )
     return tuple(pictures)
+
+
+def _placements(placement: Placement, data: DataConfig, num_crops: int) -> tuple[Placement, ...]:
+    """Every way in which a picture is shown, the plain one first."""
+    parts: tuple[Placement, ...] = (placement,)
+    if data.random_crop:
+        parts += tuple(part for part in spread(placement, num_crops) if part != placement)
+    return parts + (tuple(mirrored(part) for part in parts) if data.flip else ())
+
+
+def _view(sample: Sample, placement: Placement, background: str, vae: str) -> View:
+    mask = sample.mask
+    return View(
+        placement=placement,
+        latent_key=latent_key(sample.digest, placement, background, vae),
+        mask_key=None if mask is None else mask_key(mask.digest, placement, own=mask.path is None),
+    )

@@ -16,6 +16,7 @@ from brushwork import __version__
 from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
 from brushwork.config.schema import FolderConfig, Settings
+from brushwork.data.masks import ALPHA, BESIDE
 from brushwork.data.place import is_hub_place, is_there, whole_place
 from brushwork.data.waiting import wait_for_captions
 from brushwork.errors import UserError
@@ -167,6 +168,7 @@ def _with_whole_paths(settings: Settings) -> Settings:
             update={
                 "path": None if settings.data.path is None else str(whole_place(Path(settings.data.path))),
                 "folders": tuple(map(_whole_folder, settings.data.folders)),
+                "masks": _whole_masks(settings.data.masks),
             }
         ),
         "lora": settings.lora.model_copy(update={"begin_with": _whole(settings.lora.begin_with)}),
@@ -177,7 +179,11 @@ def _with_whole_paths(settings: Settings) -> Settings:
 
 
 def _whole_folder(folder: FolderConfig) -> FolderConfig:
-    return folder.model_copy(update={"path": _whole(folder.path)})
+    return folder.model_copy(update={"path": _whole(folder.path), "masks": _whole_masks(folder.masks)})
+
+
+def _whole_masks(masks: str | None) -> str | None:
+    return masks if masks in (ALPHA, BESIDE) else _whole(masks)
 
 
 def _whole(place: str | None) -> str | None:

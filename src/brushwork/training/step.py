@@ -16,7 +16,7 @@ from brushwork.diffusion import noise as noises
 from brushwork.diffusion import timesteps as levels
 from brushwork.diffusion.prediction import Prediction, add_noise, target
 from brushwork.diffusion.schedule import NoiseSchedule
-from brushwork.diffusion.weighting import error, weight
+from brushwork.diffusion.weighting import error, masked, weight
 from brushwork.models.unet import UNet
 from brushwork.runtime import generator
 
@@ -31,6 +31,7 @@ class Batch:
     pooled: Tensor | None  # (B, P); SDXL only
     time_ids: Tensor | None  # (B, 6): original size, crop corner, target size; SDXL only
     names: tuple[str, ...]  # the files, for messages
+    masks: Tensor | None = None  # (B, 1, h, w): how much each latent counts; None where all count alike
     weights: Tensor | None = None  # (B,): of each picture's loss; None where all count alike
 
     def to(self, device: torch.device) -> "Batch":
@@ -42,6 +43,7 @@ class Batch:
             pooled=None if self.pooled is None else self.pooled.to(device, non_blocking=True),
             time_ids=None if self.time_ids is None else self.time_ids.to(device, non_blocking=True),
             names=self.names,
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
         )
 
@@ -104,5 +106,7 @@ def loss_per_picture(unet: UNet, batch: Batch, draws: Draws, objective: Objectiv
 
     wanted = target(objective.prediction, latents, noise, alpha, sigma)
     errors = error(output, wanted, draws.timesteps, schedule=schedule, loss=loss)  # (B, 4, h, w)
+    if batch.masks is not None:
+        errors = masked(errors, batch.masks, loss=loss)
     losses = errors.flatten(1).mean(dim=1) * weight(schedule.snr(draws.timesteps), objective.prediction, loss=loss)
     return losses if batch.weights is None else losses * batch.weights
