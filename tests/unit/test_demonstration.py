@@ -10,7 +10,17 @@ from PIL import Image
 from brushwork.demonstration import judgement
 from brushwork.demonstration.judgement import QUESTIONS, answers, count
 from brushwork.demonstration.report import Shown, Story, render
-from brushwork.demonstration.scenes import ASKED, NUM_FRAMES, OTHERS, TRIGGER, learned_scenes
+from brushwork.demonstration.scenes import (
+    ASKED,
+    CAMERAS,
+    HEADWEAR,
+    NUM_FRAMES,
+    OTHERS,
+    OUTFITS,
+    PLACES,
+    TRIGGER,
+    learned_scenes,
+)
 from brushwork.film.captions import caption
 from brushwork.film.held_out import is_held_out
 from brushwork.film.scene import LEAD, cast_without_lead, is_possible
@@ -50,6 +60,8 @@ def test_what_is_asked_for_was_never_shown() -> None:
     learned = learned_scenes()
 
     assert len(learned) == NUM_FRAMES
+    for name, values in (("place", PLACES), ("outfit", OUTFITS), ("headwear", HEADWEAR), ("camera", CAMERAS)):
+        assert {getattr(scene, name) for scene in learned} == set(values)  # the report says that they are seen
     assert {scene.character for scene in (*learned, *ASKED)} == {LEAD}
     assert {scene.place for scene in learned}.isdisjoint(scene.place for scene in ASKED)
     worn = {getattr(scene, part) for scene in learned for part in ("outfit", "headwear")} - {None}
