@@ -13,6 +13,7 @@ import typer
 from brushwork.cli.app import app
 from brushwork.config.describe import fields, sections
 from brushwork.config.document import page
+from brushwork.config.kohya.document import page as kohya_page
 from brushwork.config.load import differences, read_recipe, recipe_names, resolve
 from brushwork.config.schema import Settings
 
@@ -223,6 +224,11 @@ def test_every_setting_has_a_sentence() -> None:
 def test_the_settings_page_is_up_to_date() -> None:
     written = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
     assert written == page(), "run `make docs`"
+
+
+def test_the_table_of_kohyas_keys_is_up_to_date() -> None:
+    written = (REPOSITORY / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    assert written == kohya_page(written), "run `make docs`"
 
 
 PAGES = sorted([*(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("*.md")])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from brushwork.config.describe import fields
 from brushwork.config.kohya.read import is_kohya
 from brushwork.config.kohya.table import GROUPS, TABLE
 from brushwork.config.load import Resolved, flatten, read_recipe, recipe_names, resolve, to_toml
@@ -331,8 +332,11 @@ def test_what_a_file_leaves_out_has_kohyas_defaults_and_those_that_surprise_are_
             {"lora.text_encoder": "only", "optimizer.text_encoder_learning_rate": 1e-5},
         ),
         ("stop_text_encoder_training = 100", {"train.stop_text_encoder_after": "100 steps"}),
+        ("flip_aug = true\nrandom_crop = true", {"data.flip": True, "data.random_crop": True}),
+        ('masked_loss = true\nconditioning_data_dir = "masks"', {"data.masks": "masks"}),
+        ("alpha_mask = true", {"data.masks": "alpha"}),
         ("sample_at_first = true", {"sample.at_first": True}),
-        ("", {"sample.at_first": False, "optimizer.name": "adamw"}),
+        ("", {"sample.at_first": False, "data.masks": None, "optimizer.name": "adamw"}),
         ('metadata_author = "mia"', {"about.author": "mia", "about.title": None}),
         ('training_comment = "third try"', {"about.comment": "third try"}),
     ],
@@ -615,6 +619,12 @@ def test_a_wrong_file_for_data_sets_is_refused_in_words(tmp_path: Path, text: st
 
 def test_a_missing_file_for_data_sets_is_told(tmp_path: Path) -> None:
     assert "sets.toml" in refusal(tmp_path, "dataset_config = 'sets.toml'\n").problem
+
+
+def test_every_setting_that_the_table_leads_to_is_there() -> None:
+    led_to = {setting for key in TABLE.values() for setting in key.settings}
+    assert sorted(led_to - fields().keys()) == []
+    assert len(led_to) > 90
 
 
 def test_what_has_no_way_to_a_setting_says_why(tmp_path: Path) -> None:

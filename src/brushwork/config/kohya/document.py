@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from brushwork.config.describe import fields, literal
+from brushwork.config.describe import literal
 from brushwork.config.kohya.key import Key
 from brushwork.config.kohya.table import GROUPS
 
@@ -43,12 +43,11 @@ def _default(key: Key) -> str:
 
 
 def _here(key: Key) -> str:
-    settings = [f"`{setting}`" for setting in key.settings if setting in fields()]
-    if settings:
-        return ", ".join(settings)
+    if key.settings:
+        return ", ".join(f"`{setting}`" for setting in key.settings)
     if key.needless:
         return "not needed"
-    return "understood" if key.aside or (key.convert is not None and not key.settings) else "not honoured"
+    return "understood" if key.aside or key.convert is not None else "not honoured"
 
 
 if __name__ == "__main__":

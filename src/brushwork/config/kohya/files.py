@@ -19,7 +19,8 @@ def file_name(given: Given) -> str:
 
 def _name(value: Any, given: Given) -> Meaning:
     name = file_name(given)
-    remark = f"{name}: letters, digits, dot, dash and underscore" if value and name != value else ""
+    remark = f"the files are called {name}, in letters, digits, dot, dash and underscore" if value else ""
+    remark = remark if name != value else ""
     return Meaning({"name": name}, remark)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from brushwork.config.kohya.key import NOTHING, Given, Meaning, aside, needless, same, turned, unmet
-from brushwork.config.schema import FolderConfig
 
 # Where pictures are
 
@@ -221,22 +220,18 @@ CACHING = [
 # Keys that only a file for data sets has
 
 FOLDER_KEYS = {
-    name: ours
-    for name, ours in {
-        "num_repeats": "repeats",
-        "class_tokens": "class_prompt",
-        "caption_extension": "caption_extension",
-        "caption_prefix": "caption_prefix",
-        "caption_suffix": "caption_suffix",
-        "shuffle_caption": "shuffle_captions",
-        "keep_tokens": "keep_tokens",
-        "keep_tokens_separator": "keep_tokens_separator",
-        "caption_tag_dropout_rate": "tag_dropout",
-        "caption_dropout_rate": "caption_dropout",
-        "enable_wildcard": "wildcards",
-        "flip_aug": "flip",
-    }.items()
-    if ours in FolderConfig.model_fields
+    "num_repeats": "repeats",
+    "class_tokens": "class_prompt",
+    "caption_extension": "caption_extension",
+    "caption_prefix": "caption_prefix",
+    "caption_suffix": "caption_suffix",
+    "shuffle_caption": "shuffle_captions",
+    "keep_tokens": "keep_tokens",
+    "keep_tokens_separator": "keep_tokens_separator",
+    "caption_tag_dropout_rate": "tag_dropout",
+    "caption_dropout_rate": "caption_dropout",
+    "enable_wildcard": "wildcards",
+    "flip_aug": "flip",
 }
 """What a folder may have of its own, and what a table of `[[data.folders]]` calls it."""
 

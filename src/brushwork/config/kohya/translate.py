@@ -6,8 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from pydantic.fields import FieldInfo
-
 from brushwork.config.describe import fields, literal
 from brushwork.config.kohya.files import file_name
 from brushwork.config.kohya.key import Given, Key, Meaning
@@ -94,7 +92,7 @@ def translate(
     choices: list[Choice] = []
     ours = fields()
     for key in TABLE.values():
-        meaning = _meaning(key, given, ours)
+        meaning = Meaning() if key.convert is None else key.convert(given[key.name], given)
         origin = _origin(key, given, sources)
         settings = {
             setting: value
@@ -112,18 +110,6 @@ def translate(
 
 def _urgency(note: Note) -> int:
     return get_args(NoteKind).index(note.kind)
-
-
-def _meaning(key: Key, given: Given, ours: Mapping[str, FieldInfo]) -> Meaning:
-    if key.convert is None:
-        return Meaning()
-    found = key.convert(given[key.name], given)
-    unknown = [setting for setting in found.settings if setting not in ours]
-    if not unknown:
-        return found
-    settings = {setting: value for setting, value in found.settings.items() if setting not in unknown}
-    instead = "" if key.asks_nothing(given[key.name]) else "this version does not have it"
-    return Meaning(settings, found.remark, found.instead or instead, found.undecided, found.choice)
 
 
 def _origin(key: Key, given: Given, sources: Mapping[str, str]) -> str:
