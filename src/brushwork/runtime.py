@@ -7,6 +7,7 @@ import re
 import psutil
 import torch
 
+from brushwork.distributed import current
 from brushwork.errors import UserError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -14,7 +15,13 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device to compute on; `auto` takes CUDA, else Apple's MPS, else the CPU."""
+    """The device to compute on; `auto` takes CUDA, else Apple's MPS, else the CPU.
+
+    Of several processes on a machine, each takes the card of its number.
+    """
+    group = current()
+    if group.size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{group.local_rank}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

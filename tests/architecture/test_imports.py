@@ -22,6 +22,7 @@ PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
     {"errors", "atomic", "places", "progress"},
+    {"distributed"},
     {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
     {"lora"},

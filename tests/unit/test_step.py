@@ -93,7 +93,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """For each setting: what has to be on, and the change."""
 
-ELSEWHERE: set[str] = set()
+ELSEWHERE = {"prior_weight"}
 """Settings of the section that act outside the step."""
 
 

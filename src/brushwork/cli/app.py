@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
+from io import StringIO
 from typing import Annotated
 
 import typer
@@ -102,4 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     named = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
     usage = f"brushwork {words[0]} --help" if words and words[0] in named else "brushwork --help"
     run = partial(app, words, prog_name="brushwork", standalone_mode=False, obj=words)
-    sys.exit(exit_code(run, debug=debug, usage=usage))
+    with nullcontext() if _speaks() else redirect_stdout(StringIO()):
+        code = exit_code(run, debug=debug, usage=usage)
+    sys.exit(code)
+
+
+def _speaks() -> bool:
+    """Whether results are printed here: of the processes that torchrun started, the first speaks for all."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"

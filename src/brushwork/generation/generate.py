@@ -23,6 +23,7 @@ from brushwork.data.layout import CONTACT_SHEET
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.samplers import timesteps_for
 from brushwork.diffusion.schedule import NoiseSchedule
+from brushwork.distributed import current, joined, voice
 from brushwork.errors import UserError
 from brushwork.generation.adapters import Applied, Chosen, Wanted, choose, ema_base, put_on, wanted
 from brushwork.generation.grid import cell_size, contact_sheet
@@ -64,6 +65,7 @@ class Job:
     extra: Mapping[str, Any]
 
 
+@joined()
 def generate(
     *,
     out: str | Path,
@@ -109,7 +111,8 @@ def generate(
         overrides: changed settings as `key=value` of the sections `model`, `sample` and `train` (precision, device).
         console: where progress is shown; by default the error stream.
     """
-    console = console or Console(stderr=True)
+    group = current()
+    console = voice(group, console)
     if batch_size < 1 or (num_images is not None and num_images < 1):
         raise UserError(f"batch size {batch_size}, {num_images} pictures: both must be 1 or more.")
     asked = [_wanted(lora) for lora in loras]
@@ -149,17 +152,32 @@ def generate(
     if len(todo) < len(jobs):
         console.print(f"{len(jobs) - len(todo)} of {len(jobs)} pictures are there already", highlight=False)
 
+    group.wait()  # every process has seen what is there before one draws
     applied: tuple[Applied, ...] = ()
-    if todo:
+    if todo and group.is_first:
         _make_ready(folder)
+    group.wait()
+    undrawn = {job.path for job in todo}
+    own = [job for job in group.share(jobs) if job.path in undrawn]
+    if own:
         pipeline, applied = _load(
-            opened, schedule, settings.model, adapters, _texts(todo), dtype, device, fuse=fuse, low_memory=low_memory
+            opened,
+            schedule,
+            settings.model,
+            adapters,
+            _batched_texts(jobs, own),
+            dtype,
+            device,
+            fuse=fuse,
+            low_memory=low_memory,
         )
         for line in applied:
             console.print(str(line), highlight=False, markup=False)
-        _draw(pipeline, todo, batch_size, console)
+        _draw(pipeline, own, batch_size, console)
+    group.wait()
     sheet = folder / CONTACT_SHEET
-    _write_sheet(sheet, jobs)
+    if group.is_first:
+        _write_sheet(sheet, jobs)
     return Generated(folder, tuple(job.path for job in jobs), sheet, applied, len(jobs) - len(todo))
 
 
@@ -225,12 +243,20 @@ def _texts(jobs: Iterable[Job]) -> list[str]:
     return list(dict.fromkeys(text for job in jobs for text in (job.request.prompt, job.request.negative)))
 
 
+def _batched_texts(jobs: Sequence[Job], own: Sequence[Job]) -> list[list[str]]:
+    """The texts of all jobs in batches, of which only those with a text of `own` are given: the last bits of a text's
+    states depend on what shares its batch, so it is always the same ones."""
+    texts, wanted = _texts(jobs), set(_texts(own))
+    batches = [texts[start : start + PROMPTS_AT_ONCE] for start in range(0, len(texts), PROMPTS_AT_ONCE)]
+    return [batch for batch in batches if wanted & set(batch)]
+
+
 def _load(
     base: Base,
     schedule: NoiseSchedule,
     model: ModelConfig,
     adapters: Sequence[Chosen],
-    texts: Sequence[str],
+    batches: Sequence[Sequence[str]],
     dtype: torch.dtype,
     device: torch.device,
     *,
@@ -240,7 +266,7 @@ def _load(
     """Encode the prompts and let the encoders go, then load the UNet and the VAE."""
     encoders = base.load_text(dtype=dtype, device=device, clip_skip=model.clip_skip, max_tokens=model.max_tokens)
     text_counts = put_on(encoders.modules, adapters, fused=fuse)
-    states = _encoded(encoders.encode, texts)
+    states = _encoded(encoders.encode, batches)
     del encoders
     release_memory(device)
 
@@ -271,11 +297,12 @@ def _load(
 
 
 @torch.no_grad()
-def _encoded(encode: Callable[[Sequence[str]], TextStates], texts: Sequence[str]) -> dict[str, TextStates]:
+def _encoded(
+    encode: Callable[[Sequence[str]], TextStates], batches: Sequence[Sequence[str]]
+) -> dict[str, TextStates]:
     """The states of every text, on the CPU."""
     states: dict[str, TextStates] = {}
-    for start in range(0, len(texts), PROMPTS_AT_ONCE):
-        some = texts[start : start + PROMPTS_AT_ONCE]
+    for some in batches:
         encoded = encode(some)
         for index, text in enumerate(some):
             pooled = None if encoded.pooled is None else encoded.pooled[index].cpu()

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from brushwork.cache.store import Store, cache_folder
 from brushwork.config.load import resolve
+from brushwork.distributed import current, joined, voice
 from brushwork.progress import progress_bar
 from brushwork.training.caching import CachingInterruptedError, fill_latents, fill_text
 from brushwork.training.interruption import listening
@@ -41,6 +42,7 @@ class CacheBuilt:
         }
 
 
+@joined()
 def build_cache(
     data: str | Path,
     *,
@@ -58,7 +60,7 @@ def build_cache(
         overrides: single settings as `key=value`.
         console: where the progress is shown; by default the error stream.
     """
-    console = console or Console(stderr=True)
+    console = voice(current(), console)
     settings = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides).settings
     store = Store(cache_folder(settings.cache.folder))
     with listening() as interruption:

@@ -1,8 +1,9 @@
 """The cache as a run uses it: filled before the first step, read in every one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -10,12 +11,17 @@ from torch import Tensor
 
 from brushwork.cache.build import build_latents, build_masks, build_text
 from brushwork.cache.store import BadEntryError, Store
+from brushwork.data.folder import Sample
+from brushwork.data.transform import Placement
+from brushwork.distributed import current
 from brushwork.errors import UserError, listed
 from brushwork.models.text import TextEncoders, TextStates
 from brushwork.models.vae import VAE
 from brushwork.progress import Advance, progress_bar
 from brushwork.training.interruption import Interruption
 from brushwork.training.prepare import Preparation
+
+T = TypeVar("T")
 
 logger = logging.getLogger("brushwork")
 
@@ -29,29 +35,39 @@ def fill_latents(
 ) -> None:
     """Encode the pictures that are not in the cache yet; the VAE is back on the CPU afterwards."""
     samples, placements = preparation.shown
+    everything = list(zip(samples, placements, strict=True))
     vae.to(preparation.device)
-    with progress_bar(console, "encoding pictures", len(samples)) as advance:
-        build_latents(
-            samples,
-            placements,
-            store,
-            encode=vae.encode,
-            encoder=preparation.vae_fingerprint,
-            background=preparation.settings.data.background,
-            max_pixels=preparation.settings.data.max_pixels,
-            batch_size=preparation.settings.cache.vae_batch_size,
-            on_progress=_stopping(advance, interruption),
-        )
-    vae.to("cpu")
-    if any(sample.mask is not None for sample in samples):
-        with progress_bar(console, "reading masks", len(samples)) as advance:
-            black = build_masks(
-                samples,
-                placements,
+
+    def build(pieces: Sequence[tuple[Sample, Placement]]) -> None:
+        with progress_bar(console, "encoding pictures", len(pieces)) as advance:
+            build_latents(
+                [sample for sample, _ in pieces],
+                [placement for _, placement in pieces],
                 store,
+                encode=vae.encode,
+                encoder=preparation.vae_fingerprint,
+                background=preparation.settings.data.background,
                 max_pixels=preparation.settings.data.max_pixels,
+                batch_size=preparation.settings.cache.vae_batch_size,
                 on_progress=_stopping(advance, interruption),
             )
+
+    _shared(build, everything)
+    vae.to("cpu")
+    if any(sample.mask is not None for sample in samples):
+        black: list[str] = []
+
+        def read_masks(pieces: Sequence[tuple[Sample, Placement]]) -> None:
+            with progress_bar(console, "reading masks", len(pieces)) as advance:
+                black[:] = build_masks(
+                    [sample for sample, _ in pieces],
+                    [placement for _, placement in pieces],
+                    store,
+                    max_pixels=preparation.settings.data.max_pixels,
+                    on_progress=_stopping(advance, interruption),
+                )
+
+        _shared(read_masks, everything)
         if black:
             logger.warning("nothing counts of %s: the mask is black where the frame lies", listed(black))
 
@@ -64,16 +80,33 @@ def fill_text(
     One at a time: the last bits of a caption's states depend on what shares its batch, and an entry should
     follow from its key alone.
     """
-    captions = preparation.captions
-    with progress_bar(console, "encoding captions", len(captions) + 1) as advance:
-        build_text(
-            captions,
-            store,
-            encode_text=text.encode,
-            encoder=preparation.text_fingerprint,
-            batch_size=1,
-            on_progress=_stopping(advance, interruption),
-        )
+
+    def build(captions: Sequence[str]) -> None:
+        with progress_bar(console, "encoding captions", len(captions) + 1) as advance:
+            build_text(
+                captions,
+                store,
+                encode_text=text.encode,
+                encoder=preparation.text_fingerprint,
+                batch_size=1,
+                on_progress=_stopping(advance, interruption),
+            )
+
+    _shared(build, preparation.captions)
+
+
+def _shared(build: Callable[[Sequence[T]], None], pieces: Sequence[T]) -> None:
+    """Each process builds its share. Then each looks for all of them: on a machine with a cache of its own, the
+    shares of the other machines are not there yet."""
+    group = current()
+    for own in (group.share(pieces), pieces) if group.size > 1 else (pieces,):
+        interrupted = False
+        try:
+            build(own)
+        except CachingInterruptedError:
+            interrupted = True
+        if group.any(interrupted):
+            raise CachingInterruptedError
 
 
 @dataclass(frozen=True)

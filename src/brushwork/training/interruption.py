@@ -3,18 +3,31 @@ once."""
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from brushwork.distributed import Group, current
+
+ECHO = 10.0
+"""Seconds within which a second signal is the first one's echo: to each of several processes, the queue sends it and
+torchrun too."""
+
 
 class Interruption:
-    """Whether the user has asked the run to stop."""
+    """Whether the user has asked the run to stop.
 
-    def __init__(self) -> None:
+    Args:
+        group: the processes that are asked together; the first one answers.
+    """
+
+    def __init__(self, group: Group | None = None) -> None:
         self._noted = False
+        self._noted_at = 0.0
         self._file: Path | None = None
+        self._group = group or Group()
 
     @property
     def requested(self) -> bool:
@@ -25,18 +38,26 @@ class Interruption:
         return self._noted
 
     def watch(self, file: Path) -> None:
-        """From now on this file, once it is there, is a request too."""
-        self._file = file
+        """From now on this file, once it is there, is a request too; of several processes the first one looks."""
+        if self._group.is_first:
+            self._file = file
+
+    def agree(self) -> None:
+        """Another process was asked."""
+        if not self._noted:
+            self._note()
 
     def request(self, signal_number: int, frame: FrameType | None) -> None:
         """Note the first request and say so; a second one raises KeyboardInterrupt where the program stands."""
-        if self._noted:
+        if not self._noted:
+            self._note()
+        elif self._group.size == 1 or time.monotonic() - self._noted_at > ECHO:
             raise KeyboardInterrupt
-        self._note()
 
     def _note(self) -> None:
-        self._noted = True
-        _say("stopping as soon as this step is done and saved; Ctrl-C again stops at once")
+        self._noted, self._noted_at = True, time.monotonic()
+        if self._group.is_first:
+            _say("stopping as soon as this step is done and saved; Ctrl-C again stops at once")
 
 
 def _say(text: str) -> None:
@@ -48,7 +69,7 @@ def _say(text: str) -> None:
 @contextmanager
 def listening() -> Iterator[Interruption]:
     """Catch SIGINT and SIGTERM while the block runs. Outside the main thread nothing can be caught, and is not."""
-    interruption = Interruption()
+    interruption = Interruption(current())
     previous = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from brushwork.config.schema import Settings, TrainConfig
+from brushwork.distributed import Group
 from brushwork.errors import UserError, listed
 from brushwork.models.text import TextStates
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
 from brushwork.runtime import derive_seed, peak_memory, release_memory, reserved_memory
 from brushwork.training import ema
-from brushwork.training.batches import Budget
+from brushwork.training.batches import Budget, Microbatch
 from brushwork.training.checkpoint import Lowest, Position
 from brushwork.training.feed import EncodesText, Feed, Loaded, drawn_views
 from brushwork.training.interruption import Interruption
@@ -130,6 +131,8 @@ class Loop:
     hooks: Hooks
     interruption: Interruption
     position: Position
+    group: Group
+    """The processes that share the batches of each step."""
     _saved_at: float = field(default_factory=time.monotonic, init=False)
     _saved_step: int = field(default=-1, init=False)
 
@@ -139,11 +142,11 @@ class Loop:
         batches = self.feed.read_ahead(
             (indices, self.captions(step, microbatch, indices), self._views(indices, step, microbatch))
             for step in pending
-            for microbatch, indices in enumerate(self.budget.microbatches(step))
+            for microbatch, indices in self._own(step)
         )
         for step in pending:
             started = time.monotonic()
-            loaded = [next(batches) for _ in self.budget.microbatches(step)]
+            loaded = {microbatch: next(batches) for microbatch, _ in self._own(step)}
             waited = time.monotonic() - started
             try:
                 with noticing():
@@ -152,22 +155,34 @@ class Loop:
                 raise self._out_of_memory(str(error), untouched=False) from None
             seconds = time.monotonic() - started
             row |= {
-                "images_per_second": round(sum(len(batch.names) for batch in loaded) / seconds, 4),
+                "images_per_second": round(self._pictures_of(step) / seconds, 4),
                 "seconds": round(seconds, 4),
                 "data_wait": round(waited / seconds, 4),
                 "data_wait_seconds": round(waited, 4),
                 "memory_gib": round(peak_memory(self.learner.device) / 2**30, 3),
                 "memory_reserved_gib": _gib(reserved_memory(self.learner.device)),
             }
-            self._after_step(row)
+            self._after_step(self.group.from_first(row))
+            if self.group.any(self.interruption.requested):
+                self.interruption.agree()  # all stop after the same step
             if self.interruption.requested or self.position.ended is not None:
                 break
         if self.interruption.requested and self._saved_step != self.position.step:
             self._save(Due(state=True))
         return self.position
 
-    def _update(self, step: int, batches: list[Loaded]) -> Row:
-        """One optimizer step: the mean gradient over all pictures of `batches`, checked, clipped, applied."""
+    def _own(self, step: int) -> list[tuple[int, Microbatch]]:
+        """The batches of a step that this process takes, each with its number among all."""
+        return self.group.share(list(enumerate(self.budget.microbatches(step))))
+
+    def _pictures_of(self, step: int) -> int:
+        return sum(len(indices) for indices in self.budget.microbatches(step))
+
+    def _update(self, step: int, batches: Mapping[int, Loaded]) -> Row:
+        """One optimizer step: the mean gradient over all pictures that it sees, checked, clipped, applied.
+
+        Each process takes its `batches`; summed up, the gradients and the loss are those of one process with all.
+        """
         learner, optimizer, scale = self.learner, self.learner.optimizer, self.position.loss_scale
         rate = factor(step, total_steps=self.budget.total_steps, schedule=self.settings.schedule)
         for group in optimizer.param_groups:
@@ -199,21 +214,27 @@ class Loop:
         counts = [len(self.feed.examples[index].views) for index in indices]
         return drawn_views(counts, seed=self.settings.train.seed, step=step, microbatch=microbatch)
 
-    def _gradients(self, step: int, batches: list[Loaded]) -> float:
-        """Leave the mean gradient over all pictures; -> their mean loss. Where memory runs out, all of it is done
-        again with half as many pictures at once, which is the same sum."""
+    def _gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
+        """Leave the mean gradient over all pictures of the step, whoever saw them; -> their mean loss."""
+        own = self._own_gradients(step, batches)
+        self.group.sum_gradients(list(self.learner.parameters.values()))
+        return self.group.total(own) / self._pictures_of(step)
+
+    def _own_gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
+        """This process's part of both sums. Where memory runs out, all of it is done again with half as many pictures
+        at once, which is the same."""
         while True:
             try:
                 with noticing():
                     return self._accumulated(step, batches)
             except MemoryRanOutError as error:
                 said = str(error)
-            self._take_smaller_parts(said, max(len(batch.names) for batch in batches))
+            self._take_smaller_parts(said, max(len(batch.names) for batch in batches.values()))
 
-    def _accumulated(self, step: int, batches: list[Loaded]) -> float:
-        num_pictures = sum(len(batch.names) for batch in batches)
+    def _accumulated(self, step: int, batches: Mapping[int, Loaded]) -> float:
+        num_pictures = self._pictures_of(step)
         sums = []
-        for microbatch, loaded in enumerate(batches):
+        for microbatch, loaded in batches.items():
             for where in parts(len(loaded.names), self.position.pictures_at_once):
                 losses = self._losses(step, microbatch, loaded, where)
                 scale = self.position.loss_scale.scale / num_pictures
@@ -222,7 +243,7 @@ class Loop:
                 self.learner.collect_gradients()
                 sums.append(losses.detach().sum())
         # Asked for once: each time, a card would stand still.
-        return float(sum(torch.stack(sums).tolist()) / num_pictures)
+        return float(sum(torch.stack(sums).tolist())) if sums else 0.0
 
     def _take_smaller_parts(self, said: str, largest: int) -> None:
         """Halve what goes through the network at once, for this step and all that follow; stop where it is one."""
@@ -245,7 +266,7 @@ class Loop:
 
     def _out_of_memory(self, said: str, *, untouched: bool) -> UserError:
         """The state is saved where no weight has moved since the last whole step, and there has been one."""
-        saved = untouched and self.position.step > 0
+        saved = untouched and self.position.step > 0 and self.group.is_first
         if saved and self._saved_step != self.position.step:
             self._save(Due(state=True))
         step, device = self.position.step, self.learner.device
@@ -285,7 +306,7 @@ class Loop:
         return float(torch.linalg.vector_norm(torch.stack([norm.to(self.learner.device) for norm in norms])))
 
     def _checked(
-        self, step: int, loss: float, gradient_norm: float, batches: list[Loaded], scale: LossScale
+        self, step: int, loss: float, gradient_norm: float, batches: Mapping[int, Loaded], scale: LossScale
     ) -> LossScale:
         """Stop before a weight is touched if anything is not finite; under loss scaling an overflow may pass."""
         if math.isfinite(loss) and math.isfinite(gradient_norm):
@@ -294,7 +315,8 @@ class Loop:
             logger.warning("step %d: fp16 gradients overflowed; update skipped, scale halved", step + 1)
             return scale.after_overflow()
         what = "gradient" if math.isfinite(loss) else "loss"
-        names = [name for batch in batches for name in batch.names]
+        own = [name for batch in batches.values() for name in batch.names]
+        names = [name for each in self.group.gathered(own) for name in each]
         raise UserError(
             f"the {what} of step {step + 1} is not finite, so the run stopped before it could spoil the weights. "
             f"The step saw: {listed(names, limit=8)}.",
@@ -304,11 +326,13 @@ class Loop:
 
     def _after_step(self, row: Row) -> None:
         """Measure, save, then draw: what can fail comes last."""
-        due = self._due(self.hooks.requests())
+        requests = self.hooks.requests() if self.group.is_first else frozenset[str]()
+        due = self.group.from_first(self._due(requests))
         if due.validate:
             due = self._validated(row, due)
         due = self._with_lowest_loss(due, row.get("held_out_loss"))
-        append_row(self.folder.metrics_file, row)
+        if self.group.is_first:
+            append_row(self.folder.metrics_file, row)
         self.hooks.report(row)
         if due.state:
             self._save(due)

@@ -15,6 +15,7 @@ from brushwork.config.schema import Settings
 from brushwork.data.buckets import sizes_in_words
 from brushwork.data.transform import Size
 from brushwork.data.wording import is_varied
+from brushwork.distributed import current
 from brushwork.lora.state import component_of
 from brushwork.lora.targets import find_targets, is_pointwise
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
@@ -291,9 +292,13 @@ def _base_lines(preparation: Preparation) -> LINES:
     text = "cached, encoders leave" if preparation.caches_text else "encoded in every step"
     return [
         ("model", f"{base.source}: {family} layout, predicts {base.prediction}{ends}"),
-        ("computes", f"on {preparation.device} in {precision_name(preparation.dtype)}"),
+        ("computes", f"on {preparation.device} in {precision_name(preparation.dtype)}{_shared_by(current().size)}"),
         ("text", text),
     ]
+
+
+def _shared_by(num_processes: int) -> str:
+    return f", {num_processes} processes share the batches of each step" if num_processes > 1 else ""
 
 
 def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, int]]) -> LINES:

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from brushwork.distributed import Group
 from brushwork.errors import UserError
 from brushwork.records import Row
 
@@ -77,8 +78,17 @@ def plan_table(title: str, sections: Sequence[tuple[str, Sequence[tuple[str, str
 
 
 @contextmanager
-def logged(console: Console, log_file: Path) -> Iterator[None]:
-    """Send the program's messages to the screen, and with every step to the end of `log_file`."""
+def logged(console: Console, log_file: Path, group: Group) -> Iterator[None]:
+    """Send the program's messages to the screen, and with every step to the end of `log_file`; of several processes,
+    those of the first."""
+    if not group.is_first:
+        silence = logging.NullHandler()
+        logger.addHandler(silence)
+        try:
+            yield
+        finally:
+            logger.removeHandler(silence)
+        return
     log_file.parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(log_file, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))

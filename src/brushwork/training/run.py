@@ -6,6 +6,7 @@ Headers and pictures are read, the plan is shown and checked, and only then is a
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from brushwork.config.schema import FolderConfig, Settings
 from brushwork.data.masks import ALPHA, BESIDE
 from brushwork.data.place import is_hub_place, is_there, whole_place
 from brushwork.data.waiting import wait_for_captions
+from brushwork.distributed import current, joined, voice
 from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
@@ -28,6 +30,7 @@ from brushwork.training.checkpoint import Position, State, read_state
 from brushwork.training.interruption import listening
 from brushwork.training.plan import check_beginning, learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
+from brushwork.training.processes import refuse_differences, refuse_idle_processes, refuse_other_states
 from brushwork.training.report import logged
 from brushwork.training.requests import forget
 from brushwork.training.run_folder import RunFolder, newest_run
@@ -59,6 +62,7 @@ class RunResult:
         return self.adapter is not None
 
 
+@joined()
 def train(
     data: str | Path | None = None,
     *,
@@ -87,7 +91,7 @@ def train(
         UserError: something that can be put right, before any damage.
     """
     asked = settle(data, out=out, recipe=recipe, files=files, overrides=overrides)
-    console = console or Console(stderr=True)
+    console = voice(current(), console)
     for note in asked.resolved.notes:
         console.print(str(note), markup=False, highlight=False, soft_wrap=True)
     if wait:
@@ -132,6 +136,7 @@ def settle(
     return Asked(pictures, RunFolder(Path(out or resolved.out or Path("runs") / name), name), resolved)
 
 
+@joined()
 def resume(path: str | Path, *, accept_changes: bool = False, console: Console | None = None) -> RunResult:
     """Go on with the run in `path`, or with the newest run in the folders below it."""
     found = newest_run(Path(path))
@@ -198,8 +203,10 @@ def _whole(place: str | None) -> str | None:
 def _run(
     data: Path, folder: RunFolder, resolved: Resolved, *, accept_changes: bool, console: Console | None
 ) -> RunResult:
-    console = console or Console(stderr=True)
+    group = current()
+    console = voice(group, console)
     settings = resolved.settings
+    refuse_idle_processes(settings.train, group)
     begun = folder.description_file.exists()
     if not begun:
         _refuse_foreign_files(folder)
@@ -214,12 +221,14 @@ def _run(
         if begun and not accept_changes:
             _refuse_changed_inputs(folder, preparation)
         requests = sample_requests(settings.sample, resolution=preparation.resolution)
+        refuse_differences(preparation, group)  # and every process has looked before the first begins to write
         folder.path.mkdir(parents=True, exist_ok=True)
-        with folder.locked(), logged(console, folder.log_file):
+        with folder.locked() if group.is_first else nullcontext(), logged(console, folder.log_file, group):
             for note in resolved.notes:
                 logger.debug("%s", note)
-            remove_partials(folder.path)
-            forget(folder)
+            if group.is_first:
+                remove_partials(folder.path)
+                forget(folder)
             interruption.watch(folder.requests / "stop")
             state = read_state(folder.state_file) if folder.state_file.exists() else None
             state = _still_ended(state, settings)
@@ -231,21 +240,25 @@ def _run(
                 budget=preparation.budget,
                 base_name=Path(preparation.base.source).name,
                 interrupted=lambda: interruption.requested,
+                group=group,
             )
             if state is not None:
                 _refuse_another_shape(folder, preparation, state)
-            if state is not None and _is_finished(folder, drawer, state.position, total):
+            refuse_other_states(0 if state is None else state.position.step, group)
+            finished = state is not None and _is_finished(folder, drawer, state.position, total)
+            if state is not None and group.from_first(finished):
                 _refuse_changes_in_vain(folder, resolved)
-                finished = f"{folder.path} is finished: {_how_it_ended(state.position, total)}."
-                console.print(finished, markup=False, highlight=False, soft_wrap=True)
+                told = f"{folder.path} is finished: {_how_it_ended(state.position, total)}."
+                console.print(told, markup=False, highlight=False, soft_wrap=True)
                 position = state.position
             else:
                 if state is None:
                     check_beginning(preparation)
                 show_plan(console, preparation, folder, num_sample_prompts=len(requests))
-                _write_beginning(
-                    folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
-                )
+                if group.is_first:
+                    _write_beginning(
+                        folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
+                    )
                 position = train_until_stopped(Session(preparation, folder, drawer, interruption, console), state)
     return RunResult(
         folder=folder.path,

@@ -7,7 +7,8 @@ sample/sheet.png                                    all of them: a row for the b
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from brushwork.atomic import written_beside
 from brushwork.config.schema import SampleConfig, Settings
+from brushwork.distributed import Group
 from brushwork.generation.grid import cell_size, contact_sheet
 from brushwork.generation.pictures import save_picture
 from brushwork.generation.pipeline import Pipeline
@@ -62,6 +64,8 @@ class Drawer:
     base_name: str
     interrupted: Callable[[], bool]
     """Asked between two pictures; what is not drawn then is drawn when the run goes on."""
+    group: Group
+    """The processes that share the pictures."""
 
     def is_complete(self, steps_done: int, *, ended: bool = False) -> bool:
         """Whether nothing is to be drawn at this point of the run."""
@@ -71,12 +75,12 @@ class Drawer:
 
     def draw_base(self, pipeline: Pipeline) -> None:
         """The base model's own pictures, to compare with: drawn before anything is learned."""
-        if self.settings.sample.at_first and self._is_due(BASE):
+        if self.settings.sample.at_first:
             self._draw(pipeline, BASE)
 
     def draw_due(self, pipeline: Pipeline, steps_done: int, *, ended: bool = False) -> None:
         """The pictures of this point of the run. A failure is told, and does not end the run."""
-        if not self.is_complete(steps_done, ended=ended):
+        if is_sample_due(self.settings, self.budget, steps_done, ended=ended):
             self.draw_now(pipeline, steps_done)
 
     def draw_now(self, pipeline: Pipeline, steps_done: int) -> None:
@@ -84,16 +88,29 @@ class Drawer:
         self._draw(pipeline, occasion(self.budget, steps_done))
 
     def _draw(self, pipeline: Pipeline, name: str) -> None:
-        missing = self._missing(name)
+        """Every process draws its pictures; when all are done, the first lays the sheet."""
+        with self._failing_softly(name):
+            self._draw_own(pipeline, name)
+        self.group.wait()
+        if self.group.is_first and not self.interrupted():
+            with self._failing_softly(name):
+                if self._is_due(name):
+                    self._write_sheet()
+
+    def _draw_own(self, pipeline: Pipeline, name: str) -> None:
+        missing = [number for number in self._missing(name) if self.group.owns(number)]
+        images = pipeline.draw([self.requests[number] for number in missing])
+        for number in missing:
+            if self.interrupted():
+                return
+            image = next(images)
+            extra = {"base": self.base_name, "run": self.settings.name, "occasion": name}
+            save_picture(image, self.requests[number], self._path(name, number), extra)
+
+    @contextmanager
+    def _failing_softly(self, name: str) -> Iterator[None]:
         try:
-            images = pipeline.draw([self.requests[number] for number in missing])
-            for number in missing:
-                if self.interrupted():
-                    return
-                image = next(images)
-                extra = {"base": self.base_name, "run": self.settings.name, "occasion": name}
-                save_picture(image, self.requests[number], self._path(name, number), extra)
-            self._write_sheet()
+            yield
         except Exception as error:
             logger.warning("the pictures of %s were not drawn: %s. Training goes on.", name, error)
             logger.debug("why the pictures failed", exc_info=True)

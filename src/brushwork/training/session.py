@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from brushwork.cache.store import Store, cache_folder
+from brushwork.distributed import current
 from brushwork.errors import UserError
 from brushwork.generation.pipeline import Pipeline
 from brushwork.models.text import TextEncoders, TextStates, joined
@@ -66,7 +67,7 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     except CachingInterruptedError:
         return position
     release_memory(preparation.device)
-    if session.interruption.requested:
+    if current().any(session.interruption.requested):
         return position
 
     unet = base.load_unet(dtype=preparation.dtype, device=preparation.device)
@@ -131,11 +132,11 @@ def _encode(session: Session, store: Store) -> tuple[VAE, TextEncoders | None, d
 
 def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipeline, position: Position) -> Position:
     preparation, folder, drawer = session.preparation, session.folder, session.drawer
-    settings, learner = preparation.settings, trained.learner
+    settings, learner, group = preparation.settings, trained.learner, current()
     cached_text = CachedText(preparation, entries) if preparation.caches_text else None
     held_out = _feed(preparation.held_out, preparation, entries, cached_text)
     train_part = _feed(measured_part(preparation), preparation, entries, cached_text)
-    rows = _rows_until(folder, position.step)
+    rows = _rows_until(folder, position.step, keep=group.is_first)
     started_at = time.time()
     saver = Saver(
         folder=folder,
@@ -144,8 +145,9 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
         settings=settings.save,
         metadata=lambda position: file_metadata(preparation, position, started_at=started_at),
     )
-    saver.remove_surplus()
-    if position.is_over(preparation.budget.total_steps) and not folder.final_file.exists():
+    if group.is_first:
+        saver.remove_surplus()
+    if group.is_first and position.is_over(preparation.budget.total_steps) and not folder.final_file.exists():
         saver.save(
             position, Due(final_file=True)
         )  # fewer steps were asked for than are done, or the file was removed
@@ -163,6 +165,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             seed=settings.train.seed,
             dtype=learner.dtype,
             device=learner.device,
+            group=group,
         )
 
     total = preparation.budget.total_steps
@@ -170,7 +173,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
     begun, told = len(rows), set[str]()
     with (
         progress_bar(session.console, "training", total, done=position.step, lines=False) as advance,
-        closing(_trackers(session, position)) as trackers,
+        closing(_trackers(session, position) if group.is_first else Trackers()) as trackers,
     ):
 
         def report(row: Row) -> None:
@@ -190,6 +193,8 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             trackers.picture(folder.samples / SHEET, position.step)
 
         def save(position: Position, due: Due) -> None:
+            if not group.is_first:
+                return
             saver.save(position, due)
             logger.debug("saved everything at step %d", position.step)
             draw_curve(rows, folder.curve_file, title=settings.name)
@@ -216,6 +221,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             ),
             interruption=session.interruption,
             position=position,
+            group=group,
         )
         return loop.run()
 
@@ -242,8 +248,12 @@ def _feed(
     )
 
 
-def _rows_until(folder: RunFolder, step: int) -> list[Row]:
-    """The metrics up to `step`; what a killed process wrote after its last saved state is taken out of the file."""
+def _rows_until(folder: RunFolder, step: int, *, keep: bool) -> list[Row]:
+    """The metrics up to `step`; what a killed process wrote after its last saved state is taken out of the file.
+
+    Args:
+        keep: whether to write the file anew with what is left.
+    """
     if not folder.metrics_file.exists():
         return []
     rows = read_rows(folder.metrics_file)
@@ -253,7 +263,8 @@ def _rows_until(folder: RunFolder, step: int) -> list[Row]:
             fix="remove that line, or the file: only the curve and the verdicts follow from it",
         )
     rows = [row for row in rows if row["step"] <= step]
-    write_rows(folder.metrics_file, rows)
+    if keep:
+        write_rows(folder.metrics_file, rows)
     return rows
 
 

@@ -6,6 +6,7 @@ The same is measured on a fixed part of the training set: what parts the two is 
 import torch
 
 from brushwork.diffusion.noise import Noise
+from brushwork.distributed import Group
 from brushwork.models.unet import UNet
 from brushwork.runtime import generator
 from brushwork.training.feed import EncodesText, Feed
@@ -23,6 +24,7 @@ def fixed_loss(
     seed: int,
     dtype: torch.dtype,
     device: torch.device,
+    group: Group,
 ) -> float:
     """Mean squared error over all pictures of the feed at `num_timesteps` levels spread evenly over those that train.
 
@@ -35,7 +37,7 @@ def fixed_loss(
     )
     total = 0.0
     count = len(feed.examples)
-    for index in range(count):
+    for index in group.share(range(count)):
         loaded = feed.read([index])
         text = loaded.text if loaded.text is not None else encode(loaded.captions)
         batch = loaded.with_text(text).to(device)
@@ -48,7 +50,7 @@ def fixed_loss(
                 noise=Noise(torch.randn(batch.mean.shape, generator=generator(seed, "held-out noise", index, level))),
             )
             total += loss_per_picture(unet, batch, draws.to(device), plain, dtype=dtype).item()
-    return total / (count * num_timesteps)
+    return group.total(total) / (count * num_timesteps)
 
 
 def fixed_part(count: int, size: int, *, seed: int) -> list[int]:
