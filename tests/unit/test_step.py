@@ -93,8 +93,8 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """For each setting: what has to be on, and the change."""
 
-ELSEWHERE = {"prior_weight"}
-"""Settings of the section that act outside the step."""
+ELSEWHERE = {"prior_weight", "normalise_masks"}
+"""Settings of the section that act on what is not here: regularisation pictures and masks."""
 
 
 def test_every_setting_of_the_loss_is_tried() -> None:
