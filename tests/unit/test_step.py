@@ -93,7 +93,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """For each setting: what has to be on, and the change."""
 
-ELSEWHERE = {"prior_weight", "normalise_masks"}
+ELSEWHERE = {"prior_weight", "unmasked_weight", "normalise_masks"}
 """Settings of the section that act on what is not here: regularisation pictures and masks."""
 
 
