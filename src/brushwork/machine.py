@@ -16,12 +16,16 @@ import torch
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from brushwork.config.cards import advice
 from brushwork.places import user_cache_folder
 from brushwork.runtime import has_bf16
 
 GIB = 2**30
 LITTLE_ROOM = 5 * GIB
 """Below this much free disk, a warning: one SDXL base is 7 GB, a state up to 2 GB."""
+
+IN_USE = 0.15
+"""Above this share of a card in use already, a note: a desktop alone takes less."""
 
 CORE = ("transformers", "diffusers", "safetensors", "huggingface_hub", "pydantic", "Pillow")
 EXTRAS = {
@@ -33,6 +37,7 @@ EXTRAS = {
     "studio": ("nicegui", "the local page"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "wandb": ("wandb", "curves in Weights & Biases"),
+    "tracking": ("tensorboard wandb", "both of these"),
 }
 """What is optional: extra -> the modules that it brings, and what they are for."""
 
@@ -65,22 +70,18 @@ def examine(*, online: bool = False) -> Iterator[Finding]:
     for extra, (modules, purpose) in EXTRAS.items():
         yield _extra(extra, modules, purpose)
     yield _hub(online)
-    yield suited_recipe(_card_memory())
+    yield suited_recipe(_largest_card())
 
 
-def suited_recipe(card_memory: int | None) -> Finding:
-    """The recipe for a card with so many bytes (None: no card), from the guides behind the recipes; not measured."""
-    if card_memory is None:
-        return Finding("recipe", "tiny: without a card, SD 1.5 and SDXL train too slowly to be of use", "note")
-    gib = round(card_memory / GIB)  # a card sold with 12 GB reports a little less
-    if gib >= 16:
-        return Finding("recipe", f"{gib} GiB: sdxl-standard, or sd15-character")
-    if gib >= 12:
-        return Finding("recipe", f"{gib} GiB: sdxl-standard just fits, by the guide that it is from", "note")
-    smaller = "--recipe sdxl-standard --set data.resolution=512 --set lora.rank=4 --set cache.text=on"
-    if gib >= 8:
-        return Finding("recipe", f"{gib} GiB: SDXL at 512 px", "note", smaller)
-    return Finding("recipe", f"{gib} GiB: less than 8 GiB is not recommended for SDXL", "note", smaller)
+def suited_recipe(card: tuple[float, tuple[int, int]] | None) -> Finding:
+    """The recipe for a card of so many GiB and this compute capability (None: no card), and why."""
+    found = advice(*(card or (None,)))
+    size = f"{card[0]:.0f} GiB: " if card else ""
+    others = f"; also {', '.join(found.others)}" if found.others else ""
+    guessed = f" (the guides' figures, not measured{others})" if card else ""
+    fix = f"brushwork recipes {found.recipe}" if found.recipe else "--recipe sdxl-512-tiny-vram may still fit"
+    words = f"{size}{found.recipe or 'none'}: {found.why}{guessed}"
+    return Finding("recipe", words, "ok" if found.fits else "note", fix)
 
 
 def _torch() -> Iterator[Finding]:
@@ -99,7 +100,7 @@ def _cards() -> Iterator[Finding]:
         name, about = torch.cuda.get_device_name(index), f"card {index}"
         major, minor = torch.cuda.get_device_capability(index)
         free, total = torch.cuda.mem_get_info(index)
-        yield Finding(about, f"{name} (sm_{major}{minor}), {_free_of(free, total)}")
+        yield _card(about, f"{name} (sm_{major}{minor})", free, total)
         if not runs_on((major, minor), torch.cuda.get_arch_list()):
             found = f"this torch has no code for sm_{major}{minor}"
             yield Finding(about, found, "problem", f"install a newer torch from {PYTORCH}")
@@ -110,6 +111,14 @@ def _cards() -> Iterator[Finding]:
         yield Finding("card", "Apple MPS")
     elif not torch.cuda.is_available():
         yield Finding("card", "none that torch sees: the CPU computes", "note")
+
+
+def _card(about: str, name: str, free: int, total: int) -> Finding:
+    """A card, and whether other programs leave enough of it."""
+    if total - free > IN_USE * total:
+        fix = "nvidia-smi shows which programs hold the rest; close them"
+        return Finding(about, f"{name}, {_free_of(free, total)}", "note", fix)
+    return Finding(about, f"{name}, {_free_of(free, total)}")
 
 
 def runs_on(capability: tuple[int, int], compiled_for: list[str]) -> bool:
@@ -193,10 +202,12 @@ def _hub(online: bool) -> Finding:
         return Finding("hub", found, "note", "use a base that is on this machine: --base FILE.safetensors")
 
 
-def _card_memory() -> int | None:
+def _largest_card() -> tuple[float, tuple[int, int]] | None:
     if not torch.cuda.is_available():
         return None
-    return max(torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count()))
+    cards = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    largest = max(cards, key=lambda card: int(card.total_memory))
+    return largest.total_memory / GIB, (largest.major, largest.minor)
 
 
 def _free_of(free: int, total: int) -> str:

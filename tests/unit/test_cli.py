@@ -25,7 +25,7 @@ from brushwork.lora.files import read_adapter, write_adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.names import unet_layers
 from brushwork.lora.state import AdapterState
-from brushwork.machine import EXTRAS, GIB, examine, runs_on, suited_recipe
+from brushwork.machine import EXTRAS, GIB, _card, examine, runs_on, suited_recipe
 from brushwork.models.spec import TINY
 from brushwork.training.checkpoint import Position, State, write_state
 from brushwork.training.run import RunResult
@@ -209,9 +209,23 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
 def test_recipes_are_listed_and_shown(brushwork: Any) -> None:
     _, out, _ = brushwork("recipes")
     assert all(name in out for name in recipe_names())
+    assert re.search(r"sdxl-standard +16 GB +13-14 GB +4-6 hours \* +One subject", out)
+    assert "* not measured" in out
     _, out, _ = brushwork("recipes", "tiny")
     assert tomllib.loads(out)["lora"]["rank"] == 8
     assert re.search(r"lora.rank +16 -> 8", out)
+    _, out, _ = brushwork("recipes", "sdxl-low-memory")
+    assert re.search(r"loss.noise_offset +0.0 -> 0.1  \(so that dark and bright are learned\)", out)
+
+
+def test_a_recipe_without_words_of_its_own_is_shown_too(brushwork: Any, tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text("[lora]\nrank = 3\n")
+    code, out, _ = brushwork("recipes", str(own))
+    assert code == 0
+    assert "16 -> 3" in out
+    code, out, _ = brushwork("recipes", "sdxl-16gb", "--json")
+    assert json.loads(out)["lora.rank"] == {"default": 16, "recipe": 128, "why": None}
 
 
 @pytest.mark.parametrize("words", [["recipes"], ["recipes", "tiny"], ["recipes", "--settings"], ["doctor"]])
@@ -260,11 +274,27 @@ def test_code_for_an_architecture_runs_where_nvidia_says(
 
 
 @pytest.mark.parametrize(
-    ("memory", "words"),
-    [(None, "tiny"), (23.6, "sdxl-standard"), (11.8, "just"), (7.8, "512"), (5.8, "not recommended")],
+    ("card", "verdict", "words"),
+    [
+        (None, "note", "tiny: without a card"),
+        ((23.6, (8, 9)), "ok", "24 GiB: sdxl-standard: "),
+        ((11.8, (8, 6)), "note", "it just fits"),
+        ((7.8, (8, 6)), "note", "8 GiB: sdxl-512-tiny-vram: "),
+        ((5.8, (7, 5)), "note", "6 GiB: none: less than 8 GB is not recommended"),
+    ],
 )
-def test_the_recipe_follows_from_the_card(memory: float | None, words: str) -> None:
-    assert words in suited_recipe(None if memory is None else int(memory * GIB)).found
+def test_doctor_says_which_recipe_and_why(
+    card: tuple[float, tuple[int, int]] | None, verdict: str, words: str
+) -> None:
+    found = suited_recipe(card)
+    assert words in found.found
+    assert found.verdict == verdict
+    assert card is None or "not measured" in found.found
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(7.9, "ok"), (7.0, "ok"), (6.0, "note")])
+def test_doctor_notes_a_card_that_other_programs_use(free: float, verdict: str) -> None:
+    assert _card("card 0", "a card", int(free * GIB), 8 * GIB).verdict == verdict
 
 
 # Commands on files

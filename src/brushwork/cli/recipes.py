@@ -26,33 +26,54 @@ def recipes(
 
 
 def _show_all(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from brushwork.config.comments import expectation
     from brushwork.config.load import read_recipe, recipe_names
 
     found = [read_recipe(name) for name in recipe_names()]
+    told = {recipe.name: expectation(recipe.header) for recipe in found}
     if as_json:
-        typer.echo(json.dumps({recipe.name: recipe.header[0] for recipe in found}, indent=2))
+        rows = {
+            recipe.name: {"about": recipe.about, "expect": asdict(each) if (each := told[recipe.name]) else None}
+            for recipe in found
+        }
+        typer.echo(json.dumps(rows, indent=2))
         return
-    width = max(len(recipe.name) for recipe in found)
+    table = [("recipe", "card", "memory", "time", "for")]
     for recipe in found:
-        typer.echo(f"{recipe.name:{width}}  {recipe.header[0]}")
-    typer.echo("\nShow one: brushwork recipes NAME. Use one: brushwork train DATA --recipe NAME.")
+        each = told[recipe.name]
+        mark = "" if each and each.measured else " *"
+        takes = (each.card, each.memory, each.time + mark) if each else ("", "", "")
+        table.append((recipe.name, *takes, recipe.about))
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        typer.echo("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+    typer.echo("\n* not measured: what the guide behind the recipe says.")
+    typer.echo(
+        "Show one: brushwork recipes NAME. Use one: brushwork train DATA --recipe NAME. Yours: brushwork doctor."
+    )
 
 
 def _show_one(name: str, as_json: bool) -> None:
+    from brushwork.config.comments import reasons
     from brushwork.config.describe import literal
     from brushwork.config.load import differences, read_recipe, resolve
     from brushwork.config.schema import Settings
 
     recipe = read_recipe(name)
     changed = differences(Settings(), resolve(recipe=name).settings)
+    why = reasons(recipe.text)
     if as_json:
-        typer.echo(json.dumps({key: {"default": old, "recipe": new} for key, old, new in changed}, indent=2))
+        rows = {key: {"default": old, "recipe": new, "why": why.get(key)} for key, old, new in changed}
+        typer.echo(json.dumps(rows, indent=2))
         return
     typer.echo(recipe.text.rstrip())
     typer.echo("\n# What it changes:")
     width = max((len(key) for key, _, _ in changed), default=0)
     for key, old, new in changed:
-        typer.echo(f"#   {key:{width}}  {literal(old)} -> {literal(new)}")
+        reason = f"  ({why[key]})" if key in why else ""
+        typer.echo(f"#   {key:{width}}  {literal(old)} -> {literal(new)}{reason}")
 
 
 def _show_settings(as_json: bool) -> None:

@@ -105,6 +105,11 @@ class Recipe:
             lines.append(line.removeprefix("#").strip())
         return lines
 
+    @property
+    def about(self) -> str:
+        """The first line: what it is for."""
+        return self.header[0] if self.header else ""
+
 
 @dataclass(frozen=True)
 class Resolved:
