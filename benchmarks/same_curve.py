@@ -43,8 +43,8 @@ from brushwork.training.step import Draws, Objective, draw
 from bundled.stage import run_script
 
 RECIPE = "tiny"
-PEFT_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-"""What the recipe's `attention_out` is called there."""
+PEFT_TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"]
+"""What the recipe's `kohya` is called there."""
 
 LARGEST_DIFFERENCE = 1e-3
 """Of two losses of a step, as a share of ours: what 200 steps of AdamW make of sums in another order."""
@@ -70,13 +70,9 @@ def their_losses(data: Path, given: Sequence[str]) -> list[float]:
     means, deviations, factor = latents_of(folder, preparation)
     noising = DDPMScheduler.from_pretrained(folder / "scheduler")
     unet, parameters = unet_with_adapter(folder, settings)
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=settings.optimizer.learning_rate,
-        betas=settings.optimizer.betas,
-        eps=settings.optimizer.eps,
-        weight_decay=settings.optimizer.weight_decay,
-    )
+    rule = settings.optimizer
+    own = {name: value for name, value in (("betas", rule.betas), ("eps", rule.eps)) if value is not None}
+    optimizer = torch.optim.AdamW(parameters, lr=rule.learning_rate, weight_decay=rule.weight_decay, **own)
     rate = learning_rate(optimizer, settings)
     losses = []
     for step in range(preparation.budget.total_steps):

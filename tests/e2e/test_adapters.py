@@ -62,7 +62,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     def stop(self: Loop, row: dict[str, object]) -> None:
         after_step(self, row)
         if self.position.step == steps:
-            self.interruption.requested = True
+            self.interruption.agree()
 
     monkeypatch.setattr(Loop, "_after_step", stop)
 

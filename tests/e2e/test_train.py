@@ -86,7 +86,7 @@ def test_the_base_and_the_pictures_are_left_as_they_were(pictures: Path, tmp_pat
 
 
 def test_the_loss_falls_on_the_pictures(pictures: Path, tmp_path: Path) -> None:
-    changes = {"lora__targets": "kohya", "lora__rank": "8", "optimizer__learning_rate": "1e-3"}
+    changes = {"lora__targets": "kohya", "lora__rank": "8", "optimizer__learning_rate": "5e-3"}
     measure = {"validation__data": f"'{pictures}'", "validation__timesteps": "1"}
     result = run(pictures, tmp_path / "run", train__max_steps="20", save__every_epochs="off", **changes, **measure)
 
@@ -450,6 +450,7 @@ def test_accumulation_gives_the_gradient_of_the_larger_batch(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two batches of two and one of four see other noise, so the noise is tied to the picture for this test."""
+    from brushwork.diffusion.noise import Noise
     from brushwork.training.step import Draws
 
     def by_position(shape: torch.Size, objective: object, *, seed: int, step: int, microbatch: int) -> Draws:
@@ -458,7 +459,7 @@ def test_accumulation_gives_the_gradient_of_the_larger_batch(
         return Draws(
             timesteps=torch.tensor([100 + 200 * (first + row) for row in range(shape[0])]),
             latent_noise=torch.cat([torch.randn((1, *shape[1:]), generator=source) for source in each]),
-            noise=torch.cat([torch.randn((1, *shape[1:]), generator=source) for source in each]),
+            noise=Noise(torch.cat([torch.randn((1, *shape[1:]), generator=source) for source in each])),
         )
 
     monkeypatch.setattr(loop_module, "draw", by_position)

@@ -31,7 +31,8 @@ def test_a_run_finds_every_entry_that_was_built_ahead(photos: Path, tmp_path: Pa
 
     preparation = prepare(photos, resolve(recipe="tiny", overrides=overrides).settings)
     store = Store(tmp_path / "cache")
-    wanted = {picture.latent_key for picture in (*preparation.pictures, *preparation.held_out)}
+    pictures = (*preparation.pictures, *preparation.held_out)
+    wanted = {view.latent_key for picture in pictures for view in picture.views}
     if text == "on":
         wanted |= {preparation.text_key(caption) for caption in ["", *preparation.captions]}
     assert set(store.keys()) == wanted

@@ -212,8 +212,8 @@ def test_recipes_are_listed_and_shown(brushwork: Any) -> None:
     assert re.search(r"sdxl-standard +16 GB +13-14 GB +4-6 hours \* +One subject", out)
     assert "* not measured" in out
     _, out, _ = brushwork("recipes", "tiny")
-    assert tomllib.loads(out)["lora"]["rank"] == 8
-    assert re.search(r"lora.rank +16 -> 8", out)
+    assert tomllib.loads(out)["lora"]["targets"] == "kohya"
+    assert re.search(r"optimizer.learning_rate +0.0001 -> 0.002", out)
     _, out, _ = brushwork("recipes", "sdxl-low-memory")
     assert re.search(r"loss.noise_offset +0.0 -> 0.1  \(so that dark and bright are learned\)", out)
 

@@ -78,14 +78,14 @@ AUTOENCODER: Config = {
     "in_channels": 3,
     "out_channels": 3,
     "latent_channels": 4,
-    "block_out_channels": [16, 32, 64, 64],
+    "block_out_channels": [16, 32, 64, 96],
     "layers_per_block": 1,
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "act_fn": "silu",
     "norm_num_groups": 8,
     "sample_size": 128,
-    "scaling_factor": 2.2,
+    "scaling_factor": 0.2156,
 }
 MODEL_INDEX: Config = {
     "_class_name": "StableDiffusionXLPipeline",
