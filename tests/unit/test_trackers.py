@@ -89,8 +89,9 @@ def test_a_tracker_that_cannot_begin_is_left_out(caplog: pytest.LogCaptureFixtur
         raise OSError("no room")
 
     opened = Trackers()
-    opened.add("TensorBoard", make)
-    opened.step(row(1))
+    with caplog.at_level(logging.WARNING, logger="brushwork"):
+        opened.add("TensorBoard", make)
+        opened.step(row(1))
     assert "TensorBoard failed and is left out from here on: no room" in caplog.text
 
 
