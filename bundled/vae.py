@@ -1,10 +1,12 @@
 """Stage 1: the autoencoder learns to put a frame into latents and to bring it back.
 
     python -m bundled.vae --pool POOL --out OUT --minutes 60
-    python -m bundled.vae --pool POOL --out FINER --decoder-of OUT --squares 2 --minutes 60
+    python -m bundled.vae --pool POOL --out BETTER --begin-with OUT --loss psnr --minutes 60
+    python -m bundled.vae --pool POOL --out FINER --decoder-of OUT --loss psnr --minutes 60
 
-Writes OUT/vae, an AutoencoderKL as diffusers reads it, whenever it stops. The second form goes on with the decoder
-alone: latents stay what they are, so a UNet that has learned them stays right.
+Writes OUT/vae, an AutoencoderKL as diffusers reads it, whenever it stops. The second form begins with the weights of
+an earlier stage. The third goes on with the decoder alone: latents stay what they are, so a UNet that knows them
+stays right.
 
 Shapes in this file:  B pictures   S side   h = S/8   C latent channels
 """
@@ -13,7 +15,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,22 +31,28 @@ from brushwork.runtime import generator
 from bundled.frames import CHUNK, Pool, unseen
 from bundled.stage import Settings, Stage, begin_from, command_line, run_script, settings, shown_in
 
+LossKind = Literal["outlines", "psnr"]
+
 EDGES = 0.5
 """Weight of the differences between neighbouring pixels: without it, outlines are the last thing to come."""
 
 KL = 2e-5
 """Weight of the Kullback-Leibler term: enough to keep the latents near the size of 1 and free of cliffs."""
 
+SMALLEST_ERROR = 1e-5
+"""Added before a logarithm is taken; of a picture it would be 56 dB."""
+
 NUM_MEASURED = 256
 NUM_FOR_SCALE = 1024
 """Frames from which the size of the latents is taken."""
 
 
-def loss_of(vae: Any, pictures: Tensor, noise: Tensor, *, squares: float = 0.0) -> Tensor:
+def loss_of(vae: Any, pictures: Tensor, noise: Tensor, *, kind: LossKind = "outlines") -> Tensor:
     """How far the pictures are from themselves after the way there and back: (B, 3, S, S), (B, C, h, h) -> ()
 
     Args:
-        squares: weight of the squared error, which PSNR counts.
+        kind: outlines: mean error and that of the steps between neighbours, with which outlines come early. psnr:
+            the logarithm of each picture's squared error, which is what is measured in the end.
     """
     moments = vae.encode(pictures.to(vae.dtype)).latent_dist.parameters.float()
     mean, log_variance = moments.chunk(2, dim=1)
@@ -52,8 +60,11 @@ def loss_of(vae: Any, pictures: Tensor, noise: Tensor, *, squares: float = 0.0) 
     latents = mean + torch.exp(0.5 * log_variance) * noise
     back = vae.decode(latents.to(vae.dtype)).sample.float()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
+    if kind == "psnr":
+        error = (back - pictures).square().flatten(1).mean(dim=1)  # (B,)
+        return 0.5 * (error + SMALLEST_ERROR).log().mean() + KL * divergence  # type: ignore[no-any-return]
     total: Tensor = (back - pictures).abs().mean() + EDGES * edge_loss(back, pictures) + KL * divergence
-    return total + squares * (back - pictures).square().mean() if squares else total
+    return total
 
 
 def edge_loss(found: Tensor, wanted: Tensor) -> Tensor:
@@ -129,39 +140,53 @@ def build(config: Config) -> nn.Module:
     return AutoencoderKL(**{key: value for key, value in config.items() if not key.startswith("_")})  # type: ignore[no-any-return]
 
 
-def with_frozen_encoder(folder: Path) -> nn.Module:
-    """The autoencoder of a folder, of which only the decoder learns."""
+def read_vae(folder: Path) -> tuple[Any, Config]:
+    """The autoencoder of an earlier stage, and what it was built from."""
+    file = folder / "vae" / "config.json"
+    if not file.is_file():
+        raise UserError(
+            f"{folder} holds no autoencoder: there is no {file}.", fix="give the --out of an earlier stage"
+        )
     vae: Any = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True).float()
-    vae.requires_grad_(True)
+    return vae.requires_grad_(True), json.loads(file.read_text(encoding="utf-8"))
+
+
+def freeze_encoder(vae: Any) -> None:
+    """Only the decoder learns."""
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    return vae  # type: ignore[no-any-return]
 
 
 def train(
     given: Settings,
     config: Config = AUTOENCODER,
     *,
+    begin_with: Path | None = None,
     decoder_of: Path | None = None,
-    squares: float = 0.0,
+    loss_kind: LossKind = "outlines",
     chunk: int = CHUNK,
     num_measured: int = NUM_MEASURED,
 ) -> Stage:
     """Train until the stage or the time is over, and write what came out.
 
     Args:
+        begin_with: folder of an earlier stage, whose weights are the first ones.
         decoder_of: folder of an earlier stage, whose decoder goes on learning; its encoder stays as it is.
-        squares: see `loss_of`.
+        loss_kind: see `loss_of`.
     """
     pool = Pool(
         given.pool, "base", given.frames, given.size, given.workers, given.reuse, chunk=chunk, device=given.device
     )
     _, pictures = unseen("base", num_measured, given.size)
-    if decoder_of is None:
-        vae = begin_from(given.seed, lambda: build(config))
+    if begin_with and decoder_of:
+        raise UserError("--begin-with lets the whole autoencoder learn, --decoder-of a part.", fix="give one of them")
+    earlier = begin_with or decoder_of
+    if earlier is None:
+        vae: Any = begin_from(given.seed, lambda: build(config))
     else:
-        config = json.loads((decoder_of / "vae" / "config.json").read_text(encoding="utf-8"))
-        vae = with_frozen_encoder(decoder_of)
+        vae, config = read_vae(earlier)
+    if decoder_of:
+        freeze_encoder(vae)
     side = given.size // 2 ** (len(config["block_out_channels"]) - 1)
     latents = (given.batch, config["latent_channels"], side, side)
 
@@ -169,7 +194,7 @@ def train(
         num_shown = pool.num_shown(step * given.batch)
         pool.wait_for(num_shown)
         noise = torch.randn(latents, generator=generator(given.seed, "latent", step)).to(given.device)
-        return loss_of(vae, pool.pictures(shown_in(step, given, num_shown)), noise, squares=squares)
+        return loss_of(vae, pool.pictures(shown_in(step, given, num_shown)), noise, kind=loss_kind)
 
     with pool.drawing():
         pool.wait_for(chunk)
@@ -178,7 +203,14 @@ def train(
             vae,
             loss=loss,
             measure=lambda vae: measure(vae, pictures),
-            recipe={"network": config, "edges": EDGES, "kl": KL, "squares": squares, "decoder of": str(decoder_of)},
+            recipe={
+                "network": config,
+                "edges": EDGES,
+                "kl": KL,
+                "loss": loss_kind,
+                "begin with": str(begin_with),
+                "decoder of": str(decoder_of),
+            },
             title="autoencoder",
         )
         stage.run()
@@ -200,13 +232,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--channels", type=int, nargs=4, default=AUTOENCODER["block_out_channels"], help="width of each level"
     )
+    parser.add_argument("--begin-with", type=Path, help="folder of an earlier stage: begin with its weights")
     parser.add_argument("--decoder-of", type=Path, help="folder of an earlier stage: go on with its decoder alone")
-    parser.add_argument("--squares", type=float, default=0.0, help="weight of the squared error in the loss")
+    parser.add_argument("--loss", choices=get_args(LossKind), default="outlines", help="what is made small")
     parsed = parser.parse_args(arguments)
     if any(width % AUTOENCODER["norm_num_groups"] for width in parsed.channels):
         raise UserError(f"--channels {parsed.channels}: each must be a multiple of {AUTOENCODER['norm_num_groups']}.")
     network = {**AUTOENCODER, "block_out_channels": parsed.channels}
-    train(settings(parsed), network, decoder_of=parsed.decoder_of, squares=parsed.squares)
+    train(
+        settings(parsed), network, begin_with=parsed.begin_with, decoder_of=parsed.decoder_of, loss_kind=parsed.loss
+    )
 
 
 if __name__ == "__main__":

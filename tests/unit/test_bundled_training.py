@@ -256,7 +256,7 @@ def test_evening_out_the_latents_changes_nothing_of_what_comes_back() -> None:
 
 
 def test_a_decoder_that_goes_on_learning_leaves_the_latents_as_they_are(stages: Path, tmp_path: Path) -> None:
-    train_vae(told(tmp_path, "finer", "--steps", "3"), decoder_of=stages / "vae", squares=2.0)
+    train_vae(told(tmp_path, "finer", "--steps", "3"), decoder_of=stages / "vae", loss_kind="psnr")
 
     before = AutoencoderKL.from_pretrained(stages / "vae" / "vae")
     after = AutoencoderKL.from_pretrained(tmp_path / "finer" / "vae")
@@ -266,6 +266,40 @@ def test_a_decoder_that_goes_on_learning_leaves_the_latents_as_they_are(stages: 
     }
     assert "decoder.conv_in.weight" in changed
     assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
+def test_an_autoencoder_that_begins_with_an_earlier_one_starts_where_that_ended(stages: Path, tmp_path: Path) -> None:
+    stage = train_vae(
+        told(tmp_path, "better", "--steps", "1", "--learning-rate", "1e-9"),
+        begin_with=stages / "vae",
+        loss_kind="psnr",
+    )
+
+    earlier = AutoencoderKL.from_pretrained(stages / "vae" / "vae").state_dict()
+    for name, tensor in stage.network.state_dict().items():
+        torch.testing.assert_close(tensor, earlier[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_an_earlier_stage_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no autoencoder.*config\.json"):
+        train_vae(told(tmp_path, "better"), begin_with=tmp_path / "nothing")
+
+
+def test_the_loss_of_decibels_falls_by_the_same_for_every_halving_of_the_error(stages: Path) -> None:
+    network, _ = vae.read_vae(stages / "vae")
+    pictures = frames.as_pictures(frames.draw_frames("base", range(4), SIZE))
+    mean, _ = vae.encode(network, pictures[:1])
+    no_noise = torch.zeros(4, *mean.shape[1:])
+    with torch.no_grad():
+        found = vae.loss_of(network, pictures, no_noise, kind="psnr")
+        moments = network.encode(pictures).latent_dist.parameters
+        centre, log_variance = moments.chunk(2, dim=1)
+        back = network.decode(centre).sample
+    divergence = 0.5 * (centre.square() + log_variance.exp() - 1 - log_variance).mean()
+    decibels = 10 * torch.log10(4 / ((back - pictures).square().flatten(1).mean(dim=1) + vae.SMALLEST_ERROR))
+
+    expected = 0.5 * (torch.log(torch.tensor(4.0)) - decibels.mean() * torch.log(torch.tensor(10.0)) / 10)
+    torch.testing.assert_close(found, expected + vae.KL * divergence, rtol=1e-4, atol=1e-5)
 
 
 def test_the_signal_to_noise_ratio_is_that_of_pictures_with_a_peak_of_one() -> None:
