@@ -233,8 +233,9 @@ def _bucket_lines(preparation: Preparation) -> LINES:
     lines = [("size", sizes_in_words(preparation.buckets, [row.size for row in report.rows]))]
     if preparation.settings.buckets.enabled:
         lines.append(("buckets", report.counts()))
-    lines += [("cut off", report.cut_in_words()), ("enlarged", report.enlarged_in_words())]
-    return lines
+    if not report.most_cut and not report.most_enlarged:
+        return [*lines, ("cut off", "nothing, and nothing is enlarged")]
+    return [*lines, ("cut off", report.cut_in_words()), ("enlarged", report.enlarged_in_words())]
 
 
 def _wording_lines(preparation: Preparation) -> LINES:

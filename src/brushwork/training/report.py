@@ -28,7 +28,7 @@ def as_text(table: Table) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def shortened(text: str, *, most: int = 200) -> str:
+def shortened(text: str, *, most: int = 100) -> str:
     """A text that may be of any length, in a line or two."""
     return text if len(text) <= most else f"{text[:most].rstrip()} ... ({len(text)} characters)"
 
