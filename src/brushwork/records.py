@@ -17,9 +17,14 @@ def read_rows(path: Path) -> list[Row]:
     A last line without its newline is what a kill leaves in the middle of a write, and is left out. Any other
     line that is not a JSON object is an error.
     """
-    rows: list[Row] = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
+    text = path.read_text(encoding="utf-8")
+    return list(numbered_rows(text[: text.rfind("\n") + 1], path).values())
+
+
+def numbered_rows(text: str, path: Path) -> dict[int, Row]:
+    """Each row by the number of its line; a line that is not a JSON object is an error that names `path`."""
+    rows: dict[int, Row] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -33,7 +38,7 @@ def read_rows(path: Path) -> list[Row]:
                 f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.",
                 fix=f"mend or remove line {number}",
             )
-        rows.append(row)
+        rows[number] = row
     return rows
 
 

@@ -317,7 +317,7 @@ def test_what_a_review_refuses_is_left_out_and_its_last_word_counts(tmp_path: Pa
     assert not any("without a picture" in note for note in dataset.notes)
 
     text(tmp_path / "review.jsonl", '{"name": "sub/a.png"}\n')
-    with pytest.raises(UserError, match=r"review\.jsonl, row 1"):
+    with pytest.raises(UserError, match=r"review\.jsonl, line 1"):
         read(tmp_path)
 
 

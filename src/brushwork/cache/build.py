@@ -58,7 +58,7 @@ def latent_keys(
 ) -> list[str]:
     """The entry of each picture, whether it is there or not."""
     pairs = zip(samples, placements, strict=True)
-    return [latent_key(sample.digest, placement, background, encoder) for sample, placement in pairs]
+    return [latent_key(sample.content, placement, background, encoder) for sample, placement in pairs]
 
 
 def build_latents(
@@ -116,7 +116,7 @@ def build_masks(
         The names of pictures of which nothing counts in one of their frames, among those that were made now.
     """
     jobs = {
-        mask_key(sample.mask.digest, placement, own=sample.mask.path is None): (sample, placement)
+        mask_key(sample.mask.content, placement, own=sample.mask.path is None): (sample, placement)
         for sample, placement in zip(samples, placements, strict=True)
         if sample.mask is not None
     }
@@ -227,7 +227,8 @@ def _pixels(job: _Job, background: str, max_pixels: int) -> Tensor:
             raise UserError(
                 f"{job.sample.path}: the file changed after the folder was read.", fix="run the same command again"
             )
-        return render(open_rgb(data, background=background, max_pixels=max_pixels), job.placement)
+        image = open_rgb(data, background=background, max_pixels=max_pixels, crop=job.sample.box)
+        return render(image, job.placement)
     except (OSError, BadPictureError) as error:
         raise UserError(
             f"{job.sample.path}: cannot be read any more ({error}).", fix="run the same command again"

@@ -18,7 +18,7 @@ def latent_key(digest: str, placement: Sequence[Any], background: str, encoder: 
     """The entry of one picture in one frame.
 
     Args:
-        digest: SHA-256 of the picture file's bytes.
+        digest: SHA-256 of the picture file's bytes, or of them and the part that is used.
         placement: original size, size after scaling, corner of the crop, target size, whether left and right change
             places (`data.transform.Placement`).
         encoder: fingerprint of the VAE, with the precision that it computes in.
@@ -31,7 +31,7 @@ def mask_key(digest: str, placement: Sequence[Any], *, own: bool) -> str:
     """The entry of one mask in one frame.
 
     Args:
-        digest: SHA-256 of the bytes of the file that holds it.
+        digest: SHA-256 of the bytes of the file that holds it, or of them and the part that is used.
         own: whether it is the transparency of that file, and not its red.
     """
     return _digest("mask", digest, *_frame(placement), own)

@@ -15,6 +15,7 @@ from brushwork.config.schema import DataConfig
 from brushwork.data.captions import decode_text
 from brushwork.data.forms import find_pictures
 from brushwork.data.layout import Layout, counted
+from brushwork.data.reviews import REVIEW
 from brushwork.errors import UserError, listed
 from brushwork.records import Row, append_row, read_rows
 
@@ -110,6 +111,8 @@ def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = 
     if not dry_run:
         _write(layout.root, changes, {"edit": str(edit)})
     notes = (counted("pictures without a caption, left as they are", untouched),) if untouched else ()
+    if layout.refused:
+        notes = (*notes, counted(f"refused in {REVIEW}, left as they are", layout.refused))
     return Edited(layout.root, changes, len(captions), written=not dry_run, notes=notes)
 
 

@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 from brushwork.config.schema import Settings
-from brushwork.data.folder import leave_out_refused
 from brushwork.data.forms import find_pictures
 from brushwork.data.wording import full_text, worded
 from brushwork.errors import listed
@@ -128,7 +127,6 @@ def caption_statistics(place: Path, *, settings: Settings, num_examples: int = 3
         settings: `data` says how captions are read and worded, `trigger` which word should be in all of them.
     """
     layout = find_pictures(place, data=settings.data, offline=settings.model.offline, tolerant=True)
-    leave_out_refused(layout)
     captions = {name: picture.caption for name, picture in layout.pictures.items()}
     unreadable = layout.unreadable or {}
     files = {name: picture.caption_file for name, picture in layout.pictures.items()}

@@ -9,21 +9,29 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from brushwork.config.schema import DataConfig
 from brushwork.data.forms import find_pictures
-from brushwork.data.layout import Layout, counted, other_ending, same_name
+from brushwork.data.layout import Layout, PictureFile, counted, other_ending
 from brushwork.data.masks import Mask
-from brushwork.data.picture import READABLE, parse_colour
+from brushwork.data.picture import READABLE, Box, parse_colour
 from brushwork.data.place import whole_place
+from brushwork.data.reviews import REVIEW, refuse_foreign_crop
 from brushwork.data.scan import Facts, scan
 from brushwork.data.source import Source
 from brushwork.errors import UserError, listed
 from brushwork.places import user_cache_folder
 from brushwork.progress import Progress
-from brushwork.records import Row, read_rows
+from brushwork.records import Row
 
-REVIEW = "review.jsonl"
+
+class Crop(NamedTuple):
+    """A part of a picture file."""
+
+    box: Box
+    whole: tuple[int, int]
+    """Width and height of all of it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Sample:
     caption: str
     repeats: int
     width: int
-    """In pixels, after EXIF turned it; so is `height`."""
+    """In pixels, after EXIF turned it and of the part that is used; so is `height`."""
     height: int
     digest: str
     """SHA-256 of the file's bytes."""
@@ -44,6 +52,20 @@ class Sample:
     """Which of the run's folders it lies in: 0 is the one that the command names, 1 the first of `data.folders`."""
     mask: Mask | None = None
     """Which parts of it count; None where all do."""
+    crop: Crop | None = None
+    """The part of the file that is the picture; None where all of it is."""
+
+    @property
+    def content(self) -> str:
+        """A digest of what is seen: the file's, and another one for each part of it."""
+        if self.crop is None:
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {list(self.crop.box)}".encode()).hexdigest()
+
+    @property
+    def box(self) -> Box | None:
+        """The part of the file that is to be decoded."""
+        return None if self.crop is None else self.crop.box
 
 
 @dataclass(frozen=True)
@@ -86,11 +108,13 @@ def read_dataset(
     parse_colour(data.background)
     layout = find_pictures(path, data=data, offline=offline)
     root = layout.root
-    refused = leave_out_refused(layout)
     if not layout.pictures:
         raise UserError(
-            f"{root}: no picture in this folder" + (f" ({len(refused)} refused in {REVIEW})." if refused else "."),
-            fix=f"name a folder that holds {', '.join(sorted(READABLE))} files",
+            f"{root}: no picture in this folder"
+            + (f" is kept; {len(layout.refused)} are refused in {REVIEW}." if layout.refused else "."),
+            fix=f"keep some: brushwork review {path}"
+            if layout.refused
+            else f"name a folder that holds {', '.join(sorted(READABLE))} files",
         )
     _give_class_prompt(layout, data.class_prompt)
     _check_captions(layout, most=data.max_missing_captions, extension=data.caption_extension)
@@ -100,39 +124,13 @@ def read_dataset(
         index=index_file(root),
         on_progress=on_progress,
     )
-    return _assemble(layout, facts, refused)
+    return _assemble(layout, facts)
 
 
 def index_file(root: Path) -> Path:
     """Where the facts about a folder's pictures are remembered: in the user's cache folder, by the folder's path."""
     name = hashlib.sha256(str(whole_place(root)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return user_cache_folder() / "datasets" / f"{name}.jsonl"
-
-
-def leave_out_refused(layout: Layout) -> tuple[str, ...]:
-    """Take out what `review.jsonl` refuses; the last word on a picture counts."""
-    review = (layout.root if layout.root.is_dir() else layout.root.parent) / REVIEW
-    if not review.is_file():
-        return ()
-    decisions: dict[str, str] = {}
-    for number, row in enumerate(read_rows(review), start=1):
-        file, decision = row.get("file"), row.get("decision")
-        if not isinstance(file, str) or not isinstance(decision, str):
-            raise UserError(
-                f"{review}, row {number}: expected the texts `file` and `decision`.",
-                fix='{"file": "0001.png", "decision": "refuse"}',
-            )
-        decisions[same_name(file)] = decision
-    names = {same_name(name): name for name in layout.pictures}
-    wanted = {name for name, decision in decisions.items() if decision == "refuse"}
-    refused = tuple(sorted(names[name] for name in wanted & names.keys()))
-    for name in refused:
-        del layout.pictures[name]
-    if refused:
-        layout.notes.append(counted(f"left out, refused in {REVIEW}", refused))
-    if absent := sorted(wanted - names.keys()):
-        layout.notes.append(counted(f"refused in {REVIEW} and not here", absent))
-    return refused
 
 
 def _give_class_prompt(layout: Layout, prompt: str) -> None:
@@ -159,16 +157,25 @@ def _check_captions(layout: Layout, *, most: float, extension: str) -> None:
     )
 
 
-def _assemble(layout: Layout, facts: Mapping[str, Facts], refused: tuple[str, ...]) -> Dataset:
+def _sample(root: Path, name: str, picture: PictureFile, facts: Facts) -> Sample:
+    """A picture, or the part of it that a person chose."""
+    width, height, digest, _ = facts
+    crop, caption = picture.crop, picture.caption or ""
+    if crop is None:
+        return Sample(name, picture.path, caption, picture.repeats, width, height, digest)
+    refuse_foreign_crop(root, name, crop, width, height)
+    size = crop[2] - crop[0], crop[3] - crop[1]
+    return Sample(name, picture.path, caption, picture.repeats, *size, digest, crop=Crop(crop, (width, height)))
+
+
+def _assemble(layout: Layout, facts: Mapping[str, Facts]) -> Dataset:
     """Samples and quarantine out of what was found and what decoding told."""
     samples, quarantined = [], []
     for name, picture in layout.pictures.items():
-        width, height, digest, problem = facts[name]
-        if problem is not None:
+        if (problem := facts[name].problem) is not None:
             quarantined.append(Quarantined(name, picture.path, problem))
         else:
-            caption = picture.caption or ""
-            samples.append(Sample(name, picture.path, caption, picture.repeats, width, height, digest))
+            samples.append(_sample(layout.root, name, picture, facts[name]))
     reasons = listed([f"{bad.name}: {bad.reason}" for bad in quarantined])
     if not samples:
         raise UserError(f"{layout.root}: none of the {len(quarantined)} pictures can be used ({reasons}).")
@@ -185,4 +192,6 @@ def _assemble(layout: Layout, facts: Mapping[str, Facts], refused: tuple[str, ..
     counts = Counter(sample.digest for sample in samples)
     if twins := [sample.name for sample in samples if counts[sample.digest] > 1]:
         notes.append(counted("copies of one another, byte for byte", twins))
-    return Dataset(layout.root, tuple(samples), tuple(quarantined), missing, empty, refused, tuple(notes))
+    return Dataset(
+        layout.root, tuple(samples), tuple(quarantined), missing, empty, tuple(layout.refused), tuple(notes)
+    )

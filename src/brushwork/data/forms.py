@@ -15,20 +15,28 @@ from brushwork.data.layout import CONTAINERS, Layout, counted, read_layout, trai
 from brushwork.data.masks import leave_out_masks
 from brushwork.data.parquet import TABLE, read_tables
 from brushwork.data.place import fixed_part, is_hub_place, is_pattern, matching_files
+from brushwork.data.reviews import heed_reviews
 from brushwork.data.webdataset import SHARD, compressed_shards, read_shards
 from brushwork.errors import UserError, listed
 
 
-def find_pictures(place: Path, *, data: DataConfig, offline: bool = False, tolerant: bool = False) -> Layout:
+def find_pictures(
+    place: Path, *, data: DataConfig, offline: bool = False, tolerant: bool = False, reviewed: bool = True
+) -> Layout:
     """Every picture of a data set and the caption that belongs to it; no picture is opened.
+
+    What a person refused in `review.jsonl` is left out, and the parts to be used of the others are noted.
 
     Args:
         place: as the user named it.
         offline: do not ask the hub.
         tolerant: of a folder, gather the captions that cannot be read, instead of stopping at the first.
+        reviewed: whether the review counts; it does not for the one who reviews.
     """
     layout = _found(place, data=data, offline=offline, tolerant=tolerant)
     leave_out_masks(layout, data.masks)
+    if reviewed:
+        heed_reviews(layout)
     return layout
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from brushwork.data.captions import read_caption, read_metadata
-from brushwork.data.picture import READABLE, UNREADABLE
+from brushwork.data.picture import READABLE, UNREADABLE, Box
 from brushwork.data.source import Source
 from brushwork.errors import UserError, listed
 
@@ -45,6 +45,8 @@ class PictureFile:
     """None where there is none; empty where its file is empty."""
     caption_file: Path | None = None
     """Where it was read, if it lies beside the picture."""
+    crop: Box | None = None
+    """The part of it that is used; None for the whole."""
 
 
 @dataclass
@@ -73,6 +75,8 @@ class Layout:
     longer: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     further: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """Pictures that a review took out."""
 
     def name(self, path: Path) -> str:
         """`10_luca/0001.png`"""

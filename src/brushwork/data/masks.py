@@ -45,6 +45,15 @@ class Mask:
     """A picture file, whose red counts; None where it is the picture's own transparency."""
     digest: str
     """SHA-256 of the file that holds it."""
+    part: tuple[float, float, float, float] | None = None
+    """The part that belongs to a picture of which a part is used: left, top, right, bottom as shares of the whole."""
+
+    @property
+    def content(self) -> str:
+        """A digest of what counts: the file's, and another one for each part of it."""
+        if self.part is None:
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {self.part}".encode()).hexdigest()
 
 
 def leave_out_masks(layout: Layout, setting: str | None) -> None:
@@ -103,17 +112,27 @@ def render_mask(mask: Mask, picture: bytes, placement: Placement, *, max_pixels:
     image = _opened(mask, picture, max_pixels).convert("F")
     if placement.flipped:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    across = image.width / placement.resized.width
-    down = image.height / placement.resized.height
+    left, top, right, bottom = _part(mask, image.size, flipped=placement.flipped)
+    across = (right - left) / placement.resized.width
+    down = (bottom - top) / placement.resized.height
     box = (
-        placement.crop.left * across,
-        placement.crop.top * down,
-        min((placement.crop.left + placement.target.width) * across, image.width),
-        min((placement.crop.top + placement.target.height) * down, image.height),
+        left + placement.crop.left * across,
+        top + placement.crop.top * down,
+        min(left + (placement.crop.left + placement.target.width) * across, right),
+        min(top + (placement.crop.top + placement.target.height) * down, bottom),
     )
     size = (placement.target.width // _LATENT, placement.target.height // _LATENT)
     values = np.array(image.resize(size, Image.Resampling.BOX, box=box), dtype=np.float32)
     return torch.from_numpy(values).div(255.0).clamp(0.0, 1.0)[None]
+
+
+def _part(mask: Mask, size: tuple[int, int], *, flipped: bool) -> tuple[float, float, float, float]:
+    """The part of the mask that belongs to the picture, in its own pixels; left and right exchanged, if they are."""
+    left, top, right, bottom = mask.part or (0.0, 0.0, 1.0, 1.0)
+    if flipped:
+        left, right = 1 - right, 1 - left
+    width, height = size
+    return left * width, top * height, right * width, bottom * height
 
 
 def _opened(mask: Mask, picture: bytes, max_pixels: int) -> Image.Image:
@@ -132,7 +151,7 @@ def _mask_of(sample: Sample, data: DataConfig) -> Mask | None:
         if not has_alpha(picture):
             return None
         _refuse_black(open_alpha(picture, max_pixels=data.max_pixels), sample.path, "transparent")
-        return Mask(None, sample.digest)
+        return Mask(None, sample.digest, _share(sample))
     if not isinstance(sample.path, Path):
         raise UserError(
             f"data.masks = {data.masks}: {sample.path} is no file of its own, so no mask lies beside it.",
@@ -147,14 +166,23 @@ def _mask_of(sample: Sample, data: DataConfig) -> Mask | None:
     except BadPictureError as error:
         raise UserError(f"{path}: this mask cannot be used: {error}.", fix="write it anew, or remove it") from error
     width, height = red.size
-    if abs(width * sample.height / (height * sample.width) - 1) > _SHAPE_TOLERANCE:
+    whole = (sample.width, sample.height) if sample.crop is None else sample.crop.whole
+    if abs(width * whole[1] / (height * whole[0]) - 1) > _SHAPE_TOLERANCE:
         raise UserError(
-            f"{path}: the mask is {width} x {height} and the picture {sample.width} x {sample.height}, which is "
+            f"{path}: the mask is {width} x {height} and the picture {whole[0]} x {whole[1]}, which is "
             "another shape. A mask of the same shape may have any size.",
             fix="make the mask of the picture as it is, turned and uncut",
         )
     _refuse_black(red, path, "black")
-    return Mask(path, hashlib.sha256(content).hexdigest())
+    return Mask(path, hashlib.sha256(content).hexdigest(), _share(sample))
+
+
+def _share(sample: Sample) -> tuple[float, float, float, float] | None:
+    """Which part of its file a picture is."""
+    if sample.crop is None:
+        return None
+    (left, top, right, bottom), (width, height) = sample.crop
+    return left / width, top / height, right / width, bottom / height
 
 
 def _refuse_black(mask: Image.Image, path: Source, what: str) -> None:

@@ -37,16 +37,33 @@ def parse_colour(name: str) -> tuple[int, int, int]:
         ) from error
 
 
-def open_rgb(source: Source | bytes, *, background: str, max_pixels: int) -> Image.Image:
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels of the upright picture, in Pillow's order."""
+
+
+def open_rgb(source: Source | bytes, *, background: str, max_pixels: int, crop: Box | None = None) -> Image.Image:
     """Decode the whole picture: turned as its EXIF says, 8-bit sRGB, transparent parts laid on `background`.
 
     Args:
         source: the file, or the bytes of one.
+        crop: the part that is wanted.
 
     Raises:
         BadPictureError: empty, truncated, not a picture, more than `max_pixels`, or of a mode without a known white.
     """
     colour = parse_colour(background)
+    return _flatten(_upright(source, max_pixels, crop), colour)
+
+
+def cropped_png(data: bytes, crop: Box, *, max_pixels: int) -> bytes:
+    """A part of a picture as a file of its own: upright, 8-bit sRGB, its transparency kept, no pixel changed."""
+    image = _upright(data, max_pixels, crop)
+    written = io.BytesIO()
+    image.convert("RGBA" if image.has_transparency_data else "RGB").save(written, format="PNG")
+    return written.getvalue()
+
+
+def _upright(source: Source | bytes, max_pixels: int, crop: Box | None) -> Image.Image:
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
@@ -56,7 +73,8 @@ def open_rgb(source: Source | bytes, *, background: str, max_pixels: int) -> Ima
     image = _decode(data, max_pixels)
     if image.mode not in _MODES:
         raise BadPictureError(f"pixels of the kind {image.mode!r}: what is white in them is not known")
-    return _flatten(_to_srgb(_to_8_bit(image)), colour)
+    image = _to_srgb(_to_8_bit(image))
+    return image if crop is None else image.crop(crop)
 
 
 def has_alpha(data: bytes) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from brushwork.config.schema import DataConfig
-from brushwork.data.folder import leave_out_refused
 from brushwork.data.folders import settings_of
 from brushwork.data.forms import find_pictures
 from brushwork.errors import listed
@@ -37,7 +36,6 @@ def _look(places: Sequence[Path], data: DataConfig) -> tuple[int, list[str]]:
     total, bare = 0, []
     for number, place in enumerate(places):
         layout = find_pictures(place, data=settings_of(data, number), tolerant=True)
-        leave_out_refused(layout)
         total += len(layout.pictures)
         bare += [
             name

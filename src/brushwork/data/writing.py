@@ -4,9 +4,11 @@
     kohya         OUT/10_corgi/0001.png  OUT/10_corgi/0001.txt
     webdataset    OUT/00000.tar with 0001.png, 0001.txt, 0002.png, ...
 
-Pictures are copied byte for byte. OUT appears when all of it is there.
+Pictures are copied byte for byte; the part that a review chose of one is written as PNG. OUT appears when all of it
+is there.
 """
 
+import hashlib
 import io
 import shutil
 import tarfile
@@ -23,6 +25,7 @@ from rich.console import Console
 from brushwork.config.schema import DataConfig
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.layout import MOST_REPEATS, is_hidden
+from brushwork.data.picture import cropped_png
 from brushwork.errors import UserError, listed
 from brushwork.progress import Advance, progress_bar
 
@@ -121,18 +124,32 @@ def _named(dataset: Dataset) -> Iterator[tuple[str, str, Sample, bytes]]:
     """Each picture with a name that no other has, and the ending that its bytes have."""
     taken: Counter[str] = Counter()
     for sample in dataset.samples:
-        data = sample.path.read_bytes()
-        suffix = sample.path.suffix.lower() or _suffix(data)
+        data = _content(sample)
+        suffix = (".png" if sample.crop else sample.path.suffix.lower()) or _suffix(data)
         flat = sample.name.replace("/", "_").removesuffix(sample.path.suffix).replace(".", "_")
         taken[flat.lower()] += 1
         count = taken[flat.lower()]
         yield (flat if count == 1 else f"{flat}-{count}"), suffix, sample, data
 
 
+def _content(sample: Sample) -> bytes:
+    """What is written of a picture: its file as it is, or the part that is used. It was decoded once already, so its
+    size is known to be allowed."""
+    data = sample.path.read_bytes()
+    if sample.crop is None:
+        return data
+    width, height = sample.crop.whole
+    return cropped_png(data, sample.crop.box, max_pixels=width * height)
+
+
 def _suffix(data: bytes) -> str:
     """`.png`, of bytes that have no name."""
     with Image.open(io.BytesIO(data)) as image:
         return {"JPEG": ".jpg", "TIFF": ".tif"}.get(image.format or "", f".{(image.format or '').lower()}")
+
+
+def _digest(sample: Sample) -> str:
+    return sample.digest if sample.crop is None else hashlib.sha256(_content(sample)).hexdigest()
 
 
 def _write_files(dataset: Dataset, folder: Path, advance: Advance) -> None:
@@ -167,10 +184,10 @@ def _compare(dataset: Dataset, written: Path, out: Path, data: DataConfig, conso
     data = data.model_copy(update={"caption_extension": ".txt"})
     with progress_bar(console, "comparing", 0) as advance:
         found = read_dataset(written, data=data, on_progress=advance)
-    before = Counter((sample.digest, sample.caption) for sample in dataset.samples)
+    wanted = {sample.name: (_digest(sample), sample.caption) for sample in dataset.samples}
     after = Counter((sample.digest, sample.caption) for sample in found.samples)
-    if before != after:
-        names = [sample.name for sample in dataset.samples if (sample.digest, sample.caption) not in after]
+    if Counter(wanted.values()) != after:
+        names = [name for name, each in wanted.items() if each not in after]
         raise UserError(
             f"{out}: what was written is not what was read: {len(dataset.samples)} pictures before, "
             f"{len(found.samples)} after{'; different: ' + listed(names) if names else ''}.",

@@ -82,7 +82,7 @@ def check_buckets(
 def draw_sheet(preparation: Preparation, path: Path) -> int:
     """Draw the pictures that lose most with their frames; -> how many are on the sheet."""
     data = preparation.settings.data
-    files = {picture.sample.name: picture.sample.path for picture in preparation.pictures}
+    samples = {picture.sample.name: picture.sample for picture in preparation.pictures}
     ordered = sorted(
         preparation.bucket_report.pictures,
         key=lambda each: (-each.placement.cut_share, -each.placement.enlargement, each.name),
@@ -90,7 +90,8 @@ def draw_sheet(preparation: Preparation, path: Path) -> int:
 
     def drawn() -> Iterator[Image.Image]:
         for each in ordered:
-            image = open_rgb(files[each.name], background=data.background, max_pixels=data.max_pixels)
+            sample = samples[each.name]
+            image = open_rgb(sample.path, background=data.background, max_pixels=data.max_pixels, crop=sample.box)
             yield with_frame(image, each.placement)
 
     sheet = contact_sheet(drawn(), labels=[_label(each) for each in ordered])

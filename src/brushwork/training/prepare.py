@@ -151,7 +151,7 @@ class Preparation:
             for view in picture.views[1:]:
                 digest.update(view.latent_key.encode())
             if picture.sample.mask is not None:
-                digest.update(f"mask {picture.sample.mask.digest}".encode())
+                digest.update(f"mask {picture.sample.mask.content}".encode())
             if picture.regularisation:
                 digest.update(b"regularisation")
         return digest.hexdigest()
@@ -343,6 +343,6 @@ def _view(sample: Sample, placement: Placement, background: str, vae: str) -> Vi
     mask = sample.mask
     return View(
         placement=placement,
-        latent_key=latent_key(sample.digest, placement, background, vae),
-        mask_key=None if mask is None else mask_key(mask.digest, placement, own=mask.path is None),
+        latent_key=latent_key(sample.content, placement, background, vae),
+        mask_key=None if mask is None else mask_key(mask.content, placement, own=mask.path is None),
     )
