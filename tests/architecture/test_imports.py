@@ -25,7 +25,7 @@ FLOORS = [
     {"distributed"},
     {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
-    {"lora"},
+    {"lora", "vision"},
     {"generation"},
     {"training", "captioning", "film"},
     {"demonstration"},  # joins three stages into the first five minutes; no stage knows of it

@@ -1,0 +1,1 @@
+"""Seeing: encoders of pictures, measures of their quality, and which of them are alike."""
