@@ -70,7 +70,7 @@ def scan(
     pictures: Mapping[str, Source], *, max_pixels: int, index: Path | None, on_progress: Progress | None = None
 ) -> dict[str, Facts]:
     """Facts about every picture, by name; those that `index` remembers and that have not changed are not opened."""
-    stamps = {name: _stamp(path) for name, path in pictures.items()}
+    stamps = {name: stamp_of(path) for name, path in pictures.items()}
     memory = _Index(index, {"index": INDEX_SCHEMA, "max_pixels": max_pixels, "pillow": PIL.__version__})
     facts = memory.recall(stamps)
     todo = [name for name in pictures if name not in facts]
@@ -118,7 +118,8 @@ def decoding_threads() -> Iterator[ThreadPoolExecutor]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _stamp(path: Source) -> Stamp | None:
+def stamp_of(path: Source) -> Stamp | None:
+    """What the file system tells of a file without opening it; None where there is none."""
     try:
         status = path.stat()
     except OSError:
@@ -126,7 +127,8 @@ def _stamp(path: Source) -> Stamp | None:
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _is_settled(stamp: Stamp) -> bool:
+def is_settled(stamp: Stamp) -> bool:
+    """Whether the last change is so long ago that another one would carry another time."""
     return time.time() - stamp[1] / 1e9 > SETTLED_SECONDS
 
 
@@ -164,7 +166,7 @@ class _Index:
 
     def add(self, name: str, stamp: Stamp | None, facts: Facts) -> None:
         """Remember one more; a kill loses those of the last moments, which are decoded again."""
-        if stamp is not None and _is_settled(stamp):
+        if stamp is not None and is_settled(stamp):
             self.waiting.append(_row(name, stamp, facts))
         if len(self.waiting) >= ROWS_AT_ONCE:
             self.flush()

@@ -104,7 +104,7 @@ def _ramp(value: float, low: float, high: float) -> float:
 
 
 def measure(picture: Image.Image) -> Quality:
-    """Everything that is measured of a picture, in about 20 ms at 512 x 512."""
+    """Everything that is measured of a picture, in about 25 ms at 512 x 512; to four decimals, as it is kept."""
     picture = picture.convert("RGB")
     colours = np.asarray(picture)
     small = at_normal_size(picture)
@@ -113,7 +113,7 @@ def measure(picture: Image.Image) -> Quality:
     widths = [width for width in edge_widths(light).values() if width is not None]
     shadows, highlights = (float(value) / 255 for value in np.percentile(light, [5, 99]))
     left, top, right, bottom = bars(colours)
-    return Quality(
+    found = Quality(
         width=picture.width,
         height=picture.height,
         edge_width=min(widths, default=None),
@@ -134,6 +134,8 @@ def measure(picture: Image.Image) -> Quality:
         bar_right=right,
         bar_bottom=bottom,
     )
+    values = found.record()
+    return Quality(**{name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()})
 
 
 def at_normal_size(picture: Image.Image) -> Image.Image:
