@@ -8,7 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["brushwork.training.run", "brushwork.generation.generate"])  # imported once for all
+_CONTEXT.set_forkserver_preload(  # imported once for all
+    ["brushwork.training.run", "brushwork.generation.generate", "brushwork.vision.embeddings"]
+)
 
 
 def together(job: Callable[..., Any], *arguments: Any, size: int = 2) -> list[Any]:

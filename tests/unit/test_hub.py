@@ -19,6 +19,7 @@ from brushwork.errors import UserError
 from brushwork.models.bundled import write_bundled
 from brushwork.models.hub import HubName, choose_files, download, locate, parse_hub_name
 from brushwork.models.weights import open_base
+from brushwork.vision.encoder import bundled_encoder, load_encoder
 
 REPO = "someone/tiny"
 
@@ -170,6 +171,26 @@ def test_a_vae_of_its_own_is_fetched(hub: Hub) -> None:
 
     assert base.vae_source == REPO
     assert hub.fetched() == {"config.json", "diffusion_pytorch_model.safetensors"}
+
+
+def test_an_encoder_is_fetched_without_what_other_programs_read(hub: Hub) -> None:
+    folder = bundled_encoder()
+    hub.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    needed = set(hub.files)
+    hub.files |= {"pytorch_model.bin": b"pickle", "tf_model.h5": b"other", "README.md": b"read me"}
+
+    encoder = load_encoder(REPO, device=torch.device("cpu"), dtype=torch.float32)
+    again = load_encoder(REPO, device=torch.device("cpu"), dtype=torch.float32, offline=True)
+
+    assert hub.fetched() == needed
+    assert encoder.fingerprint == again.fingerprint
+
+
+def test_an_encoder_that_cannot_be_asked_for_is_told_with_what_fetches_it(hub: Hub) -> None:
+    with pytest.raises(UserError, match=f"brushwork download {REPO} --transformers"):
+        load_encoder(REPO, device=torch.device("cpu"), dtype=torch.float32, offline=True)
+    with pytest.raises(UserError, match=r"has no config\.json: it is no model of transformers"):
+        load_encoder(REPO, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_offline_and_not_in_the_cache_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

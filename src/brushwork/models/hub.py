@@ -17,12 +17,16 @@ from brushwork.errors import UserError, nearest
 from brushwork.hub import Repository, asked
 from brushwork.models.folder import PARTS, choose_weights, read_json
 
-What = Literal["base", "vae"]
+What = Literal["base", "vae", "transformers"]
+"""`transformers`: a model in the layout of that library, such as an image encoder or one that writes captions."""
 T = TypeVar("T")
 
 _WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin")
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _CONFIG = re.compile(r"(model_index|(unet|vae|text_encoder(_2)?|scheduler)/(config|scheduler_config)|config)\.json")
+_IN_ROOT = re.compile(r"[\w.-]+\.(json|txt|jinja|model)")
+"""What stands beside the weights of a model of transformers: configurations, templates, vocabularies."""
+_FLAGS = {"base": "", "vae": " --vae", "transformers": " --transformers"}
 _TOKENIZER = re.compile(
     r"tokenizer(_2)?/(vocab|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|tokenizer(_2)?/merges\.txt"
 )
@@ -56,7 +60,7 @@ def locate(name: str, what: What, *, variant: str | None = None, offline: bool =
     """The folder or file that a path or a hub id means; from the hub it is fetched, unless `offline`.
 
     Args:
-        what: "base" or "vae": a hub repository may hold both.
+        what: which files are wanted: a hub repository may hold a base and a VAE.
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -71,7 +75,7 @@ def locate(name: str, what: What, *, variant: str | None = None, offline: bool =
             raise UserError(
                 f"{name} is neither a file or folder here nor whole in the hub's cache ({error.problem}); the hub is "
                 "not asked, because of --offline or HF_HUB_OFFLINE.",
-                fix=f"brushwork download {name}, where there is a network",
+                fix=f"brushwork download {name}{_FLAGS[what]}, where there is a network",
             ) from error
     return download(name, what, variant=variant)
 
@@ -106,6 +110,12 @@ def choose_files(
         parts: what `model_index.json` names, None where there is no such file.
     """
     files = set(files)
+    if what == "transformers":
+        if "config.json" not in files:
+            raise UserError(f"{where} has no config.json: it is no model of transformers.", fix="check the name")
+        beside = {file for file in files if _IN_ROOT.fullmatch(file) and not file.endswith(".index.json")}
+        # The names of the weights are those of a text encoder in the layout of diffusers, which is transformers' own.
+        return sorted(beside | set(_weights(files, "", "text_encoder", variant, where)))
     if what == "vae" and "config.json" in files:
         return ["config.json", *_weights(files, "", "vae", variant, where)]
     if parts is None:
