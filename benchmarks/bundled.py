@@ -16,15 +16,12 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from brushwork.atomic import write_text
 from brushwork.demonstration.run import demo
-from brushwork.errors import UserError
-from brushwork.film.scorer import packaged_scorer
-from brushwork.models.bundled import is_trained
+from brushwork.models.bundled import bundled_folder
 from bundled.measure import command_line, measure
 from bundled.stage import run_script
 
@@ -67,17 +64,9 @@ def all_figures(out: Path, *more: str) -> dict[str, Any]:
 
     Args:
         more: for `bundled.measure`.
-
-    Raises:
-        UserError: the package holds no trained model.
     """
-    if not is_trained() or packaged_scorer() is None:
-        raise UserError(
-            "the package holds no trained model and scorer, so there is nothing to measure.",
-            fix="train them and put them there, as bundled/README.md tells",
-        )
-    assets = Path(str(files("brushwork") / "assets"))
-    given = command_line().parse_args(["--assets", str(assets), "--out", str(out / "measured"), *more])
+    assets = str(bundled_folder().parent)
+    given = command_line().parse_args(["--assets", assets, "--out", str(out / "measured"), *more])
     return {**measure(given), "demo": demo_figures(out / "demo", f"train.device='{given.device}'")}
 
 

@@ -1,8 +1,11 @@
-"""Where the program keeps what it can make again: one folder in the user's account."""
+"""Where things lie: the files of the package, and the user's folder of what can be made again."""
 
 import os
 import sys
+from importlib.resources import files
 from pathlib import Path
+
+from brushwork.errors import UserError
 
 CACHE_VARIABLE = "BRUSHWORK_CACHE"
 """Environment variable that names another cache folder."""
@@ -21,3 +24,14 @@ def user_cache_folder() -> Path:
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "brushwork" / "cache"
     return Path.home() / ".cache" / "brushwork"
+
+
+def packaged(name: str) -> Path:
+    """A file or folder among the package's assets, which every whole installation has."""
+    path = Path(str(files("brushwork") / "assets" / name))
+    if not path.exists():
+        raise UserError(
+            f"this installation of Brushwork is not whole: {path} is missing.",
+            fix="install it again: pip install --force-reinstall --no-deps brushwork",
+        )
+    return path

@@ -21,7 +21,8 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
-    {"errors", "atomic", "places", "progress"},
+    {"errors"},
+    {"atomic", "places", "progress"},
     {"distributed"},
     {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},

@@ -16,10 +16,10 @@ from PIL import Image
 from rich.console import Console
 
 from brushwork.film.frames import draw_folder
-from brushwork.models.bundled import write_bundled
 from brushwork.models.weights import open_base
 from brushwork.records import read_rows
 from brushwork.training.run import train
+from random_base import write_random_base
 
 CURVE = Path(__file__).with_name("loss_curve.json")
 BUNDLED_CURVE = Path(__file__).with_name("bundled_curve.json")
@@ -60,7 +60,7 @@ def losses_of(data: Path, out: Path, **changes: str) -> list[float]:
 
 def test_the_stored_loss_curve_still_comes_out(tmp_path: Path) -> None:
     write_pictures(tmp_path / "data")
-    write_bundled(tmp_path / "base")
+    write_random_base(tmp_path / "base")
 
     losses = losses_of(tmp_path / "data", tmp_path / "run", **{"model.base": str(tmp_path / "base")})
 

@@ -16,13 +16,14 @@ from torch import Tensor
 
 import single_files
 from brushwork.models import configs
-from brushwork.models.bundled import AUTOENCODER, TEXT_ENCODER_2, write_bundled
+from brushwork.models.bundled import AUTOENCODER, TEXT_ENCODER_2
 from brushwork.models.naming import CUTS, Origin, open_clip_origins, unet_origins, vae_origins
 from brushwork.models.spec import SD15, SDXL, TINY, UNetSpec
 from brushwork.models.text import canonical_name, empty_text_encoder
 from brushwork.models.unet import UNet
 from brushwork.models.vae import empty_autoencoder
 from brushwork.models.weights import open_base
+from random_base import write_random_base
 
 Tensors = dict[str, Tensor]
 
@@ -95,7 +96,7 @@ def test_open_clip_names_and_numbers_are_those_of_diffusers(config: configs.Conf
 
 def test_a_whole_file_is_loaded_as_diffusers_converts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRUSHWORK_CACHE", str(tmp_path / "cache"))
-    write_bundled(tmp_path / "tiny")
+    write_random_base(tmp_path / "tiny", autoencoder=AUTOENCODER)
     parts = {path.parent.name: load_file(path) for path in (tmp_path / "tiny").glob("*/*.safetensors")}
     state = single_files.sdxl_file(parts["unet"], parts["vae"], parts["text_encoder"], parts["text_encoder_2"], TINY)
     save_file(state, tmp_path / "model.safetensors")

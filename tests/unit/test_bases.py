@@ -16,12 +16,13 @@ from torch import Tensor
 import single_files
 from brushwork.errors import UserError
 from brushwork.models import checkpoint_file
-from brushwork.models.bundled import write_bundled
+from brushwork.models.bundled import AUTOENCODER
 from brushwork.models.checkpoint_file import SafetensorsFile, open_tensors
 from brushwork.models.spec import TINY, UNetSpec
 from brushwork.models.text import canonical_name
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base, open_base
+from random_base import write_random_base
 
 Tensors = dict[str, Tensor]
 
@@ -48,7 +49,7 @@ FP32: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 @dataclass(frozen=True)
 class Reference:
-    """The bundled model as a folder, and its tensors read by safetensors' own reader."""
+    """The tiny base as a folder, and its tensors read by safetensors' own reader."""
 
     folder: Path
     tensors: dict[str, Tensors]
@@ -57,7 +58,7 @@ class Reference:
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = tmp_path_factory.mktemp("base") / "tiny"
-    write_bundled(folder)
+    write_random_base(folder, autoencoder=AUTOENCODER)
     return Reference(folder, {part: load_file(folder / part / name) for part, name in FILES.items()})
 
 

@@ -9,7 +9,6 @@ import pytest
 import benchmarks.bundled as benchmark
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.demonstration.run import Demonstration
-from brushwork.errors import UserError
 
 RIGHT = {"character": 0.99, "place": 0.98, "camera": 0.97}
 MEASURED: dict[str, Any] = {
@@ -27,17 +26,15 @@ def counts(character: int) -> dict[str, int]:
 
 
 @pytest.fixture
-def _trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package with a model in it that was measured already."""
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was measured already."""
     run: Any = None  # not asked for
     found = {"asked": {"0": counts(1), "1": counts(15)}, "others": {"1": {**counts(7), "of": 8}}}
-    monkeypatch.setattr(benchmark, "is_trained", lambda: True)
-    monkeypatch.setattr(benchmark, "packaged_scorer", lambda: object())
     monkeypatch.setattr(benchmark, "measure", lambda given: {**MEASURED, "told": given.count})
     monkeypatch.setattr(benchmark, "demo", lambda out, overrides: Demonstration(out, run, out / "report.html", found))
 
 
-@pytest.mark.usefixtures("_trained")
+@pytest.mark.usefixtures("_measured")
 def test_one_command_writes_every_figure_beside_its_goal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--out", str(tmp_path), "--count", "64"])
 
@@ -53,7 +50,7 @@ def test_one_command_writes_every_figure_beside_its_goal(tmp_path: Path, capsys:
     assert set(GOALS) <= {name for name, _ in flat(figures)}
 
 
-@pytest.mark.usefixtures("_trained")
+@pytest.mark.usefixtures("_measured")
 def test_a_drop_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worse = {**MEASURED, "VAE: dB on unseen frames": 29.9, "size in MB": 30.5}
     monkeypatch.setattr(benchmark, "measure", lambda given: worse)
@@ -64,10 +61,3 @@ def test_a_drop_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert missed(figures) == ["size in MB", "VAE: dB on unseen frames"]
     assert "| VAE: dB on unseen frames | 29.9 | at least 30 | **missed** |" in table(figures)
-
-
-def test_without_a_trained_model_there_is_nothing_to_measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "is_trained", lambda: False)
-
-    with pytest.raises(UserError, match="holds no trained model"):
-        main(["--out", str(tmp_path)])

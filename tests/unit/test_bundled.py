@@ -1,30 +1,24 @@
-"""The tiny base in the package: a real SDXL folder, the same on every machine, written once and whole."""
+"""The tiny base in the package, and the random one of the tests: real SDXL folders, the same on every machine."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file
 
-from brushwork.atomic import PARTIAL_SUFFIX
-from brushwork.errors import UserError
 from brushwork.film.frames import draw_frame
-from brushwork.models import bundled
 from brushwork.models.bundled import bundled_folder
 from brushwork.models.spec import TINY
 from brushwork.models.weights import open_base
-from brushwork.places import CACHE_VARIABLE
+from random_base import write_random_base
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model, written as it is today, whatever older tests left in the user's cache."""
-    written = tmp_path_factory.mktemp("bundled")
-    bundled.write_bundled(written)
+def random(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base with random weights."""
+    written = tmp_path_factory.mktemp("random")
+    write_random_base(written)
     return written
 
 
@@ -34,6 +28,11 @@ def digests(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture(params=["bundled", "random"])
+def folder(request: pytest.FixtureRequest, random: Path) -> Path:
+    return bundled_folder() if request.param == "bundled" else random
 
 
 def test_it_has_the_files_of_an_sdxl_folder_and_is_small(folder: Path) -> None:
@@ -51,10 +50,10 @@ def test_it_has_the_files_of_an_sdxl_folder_and_is_small(folder: Path) -> None:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
 
 
-def test_the_same_bytes_come_out_each_time(folder: Path, tmp_path: Path) -> None:
-    bundled.write_bundled(tmp_path)
+def test_the_same_random_weights_come_out_each_time(random: Path, tmp_path: Path) -> None:
+    write_random_base(tmp_path)
 
-    assert digests(tmp_path) == digests(folder)
+    assert digests(tmp_path) == digests(random)
 
 
 def test_diffusers_loads_it_and_reads_the_same_states_from_a_caption(folder: Path) -> None:
@@ -87,86 +86,7 @@ def test_what_flows_through_it_is_of_a_sane_size(folder: Path) -> None:
     sizes = torch.tensor([[128.0, 128, 0, 0, 128, 128]])
     output = unet(latents, torch.tensor([500]), states.context, states.pooled, sizes)
 
-    assert 0.05 < latents.std() < 3
+    assert 0.3 < latents.std() < 3
     assert deviation.max() < 0.3
     assert 0.3 < states.context.std() < 3
     assert 0.1 < output.std() < 3
-
-
-@pytest.fixture
-def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package without a trained model."""
-    monkeypatch.setattr(bundled, "files", lambda package: tmp_path / "package")
-
-
-@pytest.mark.usefixtures("untrained")
-def test_two_that_need_it_at_once_both_get_one_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    both_have_begun = Barrier(2)
-
-    def slowly(folder: Path) -> None:
-        (folder / "first").write_text("1")
-        both_have_begun.wait(timeout=60)
-        (folder / "second").write_text("2")
-
-    monkeypatch.setattr(bundled, "write_bundled", slowly)
-    with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(lambda _: bundled_folder(), range(2))
-
-    assert first == second
-    assert list(tmp_path.iterdir()) == [first]
-    assert sorted(path.name for path in first.iterdir()) == ["first", "second"]
-
-
-@pytest.mark.usefixtures("untrained")
-def test_a_write_that_is_cut_short_leaves_nothing_that_is_taken_for_the_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-
-    def interrupted(folder: Path) -> None:
-        (folder / "model_index.json").write_text("{}")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as cut:
-        cut.setattr(bundled, "write_bundled", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            bundled_folder()
-    assert list(tmp_path.iterdir()) == []
-
-    leftover = tmp_path / f"bundled-000{PARTIAL_SUFFIX}"  # of a process that was killed
-    leftover.mkdir()
-    found = bundled_folder()
-    assert found != leftover
-    assert len(load_file(found / "vae" / "diffusion_pytorch_model.safetensors")) > 0
-
-
-@pytest.mark.usefixtures("untrained")
-def test_another_recipe_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    monkeypatch.setattr(bundled, "write_bundled", lambda folder: None)
-    first = bundled_folder()
-    assert bundled_folder() == first
-    monkeypatch.setattr(bundled, "DRAWING", bundled.DRAWING + 1)
-
-    assert bundled_folder() != first
-
-
-def test_a_trained_model_in_the_package_goes_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = tmp_path / "assets" / "tiny"
-    trained.mkdir(parents=True)
-    (trained / "model_index.json").write_text("{}")
-    monkeypatch.setattr(bundled, "files", lambda package: tmp_path)
-
-    assert bundled_folder() == trained
-
-
-@pytest.mark.usefixtures("untrained")
-def test_a_cache_folder_that_cannot_be_written_is_told_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
-
-    with pytest.raises(UserError, match="export BRUSHWORK_CACHE=DIR"):
-        bundled_folder()

@@ -45,7 +45,6 @@ def story(**changes: Any) -> Story:
         "others": {"0": {**counts, "of": 8}, "1": {**counts, "of": 8}},
     }
     told: dict[str, Any] = {
-        "is_trained": True,
         "learned": [("a fox", plain), ("a fox again", plain)],
         "asked": [asked],
         "others": [other],
@@ -114,18 +113,6 @@ def test_the_report_tells_the_counts_and_each_answer() -> None:
     assert page.count('no">&#10007; place') == 1
     assert "each of the 7 steps" in " ".join(page.split())
     assert "a fox &lt;on&gt; a beach" in page
-
-
-def test_the_report_claims_nothing_where_nothing_was_trained_or_counted() -> None:
-    unanswered = [replace(shown, answers={}) for shown in story().asked]
-    page = render(story(is_trained=False, figures=None, asked=unanswered, others=unanswered))
-
-    assert "not trained yet: its weights are random numbers" in page
-    assert "Nothing was counted" in page
-    assert "&#10003;" not in page
-    assert "was trained on the same small film" not in page
-    assert "those of chance" in " ".join(render(story(is_trained=False)).split())
-    assert "holds no scorer, so nothing was counted" in render(story(figures=None))
 
 
 def test_the_same_story_is_the_same_page() -> None:

@@ -3,20 +3,18 @@
 import hashlib
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
 import pytest
 import torch
 
+import local_hub
 from brushwork.errors import UserError
-from brushwork.models.bundled import write_bundled
+from brushwork.models.bundled import bundled_folder
 from brushwork.models.hub import HubName, choose_files, download, locate, parse_hub_name
 from brushwork.models.weights import open_base
 from brushwork.vision.encoder import bundled_encoder, load_encoder
@@ -66,49 +64,14 @@ class Hub:
         return hashlib.sha1(self.files[name]).hexdigest()
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub") / "tiny"
-    write_bundled(folder)
-    return folder
-
-
 @pytest.fixture
-def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    tiny = bundled_folder()
     paths = [path for path in tiny.rglob("*") if path.is_file()]
     hub = Hub({path.relative_to(tiny).as_posix(): path.read_bytes() for path in paths})
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = hub.answer(unquote(urlsplit(self.path).path))
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    use_hub(f"http://127.0.0.1:{server.server_port}", tmp_path, monkeypatch)
-    yield hub
-    server.shutdown()
-    server.server_close()
-
-
-def use_hub(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("BRUSHWORK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with local_hub.served(hub.answer) as address:
+        local_hub.use(address, tmp_path, monkeypatch)
+        yield hub
 
 
 def refusal(name: str, **options: object) -> str:
@@ -117,14 +80,14 @@ def refusal(name: str, **options: object) -> str:
     return str(caught.value)
 
 
-def test_a_base_is_fetched_once_and_then_used_without_the_network(hub: Hub, tiny: Path) -> None:
+def test_a_base_is_fetched_once_and_then_used_without_the_network(hub: Hub) -> None:
     first = open_base(REPO)
     asked = len(hub.asked)
     again = open_base(REPO, offline=True)
 
     assert len(hub.asked) == asked > 0
     assert first.describe() == again.describe()
-    unets = [base.load_unet(dtype=torch.float16, device="cpu") for base in (again, open_base(str(tiny)))]
+    unets = [base.load_unet(dtype=torch.float16, device="cpu") for base in (again, open_base("bundled"))]
     ours, theirs = (unet.state_dict() for unet in unets)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -248,7 +211,7 @@ def test_a_file_that_is_not_in_the_repository_is_told(hub: Hub) -> None:
 def test_a_hub_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        use_hub(f"http://127.0.0.1:{unused.getsockname()[1]}", tmp_path, monkeypatch)
+        local_hub.use(f"http://127.0.0.1:{unused.getsockname()[1]}", tmp_path, monkeypatch)
         monkeypatch.setattr(time, "sleep", lambda _: None)  # the hub's library waits 23 seconds between its trials
 
         said = refusal(REPO)

@@ -36,14 +36,13 @@ def say(result: "Demonstration", *, as_json: bool) -> None:
         report = None if result.report is None else str(result.report)
         typer.echo(json.dumps({**describe(result.run), "report": report, "figures": result.figures}))
         return
-    if result.report is None:
+    if result.report is None or result.figures is None:
         typer.echo(f"stopped at step {result.run.step} of {result.run.total_steps}; everything is saved")
         typer.echo(f"  go on: brushwork demo --out {result.folder}")
         return
     typer.echo(f"{result.report}: open it in a browser")
-    if result.figures is not None:
-        before, after = result.figures["asked"]["0"], result.figures["asked"]["1"]
-        typer.echo(f"  the fox: in {before['character']} of {before['of']} pictures before,", nl=False)
-        typer.echo(f" in {after['character']} of {after['of']} after")
+    before, after = result.figures["asked"]["0"], result.figures["asked"]["1"]
+    typer.echo(f"  the fox: in {before['character']} of {before['of']} pictures before,", nl=False)
+    typer.echo(f" in {after['character']} of {after['of']} after")
     typer.echo(f"  LoRA: {result.run.adapter}")
     typer.echo(f"  curve: {result.run.curve}")

@@ -21,7 +21,7 @@ QUALITY = 92
 
 @dataclass(frozen=True)
 class Shown:
-    """A prompt with its pictures by strength, and the scorer's answers to each, where there is a scorer."""
+    """A prompt with its pictures by strength, and the scorer's answers to each."""
 
     prompt: str
     pictures: Mapping[float, Image.Image]
@@ -33,16 +33,14 @@ class Story:
     """All that the report tells.
 
     Args:
-        is_trained: whether the base model knows anything.
         learned: caption and picture of each frame.
-        figures: what was counted; None where there is no scorer.
+        figures: what was counted.
     """
 
-    is_trained: bool
     learned: Sequence[tuple[str, Image.Image]]
     asked: Sequence[Shown]
     others: Sequence[Shown]
-    figures: Mapping[str, Any] | None
+    figures: Mapping[str, Any]
     curve: Image.Image
     num_steps: int
 
@@ -65,14 +63,6 @@ def render(story: Story) -> str:
 
 def summary(story: Story) -> str:
     """What is to be seen, in a sentence or two that claim no more than was counted."""
-    if not story.is_trained:
-        return (
-            "The tiny model in this package is not trained yet: its weights are random numbers, so its pictures show "
-            "nothing, before and after. What can be seen is that the whole way works, from frames and captions "
-            "to a LoRA and pictures drawn with it."
-        )
-    if story.figures is None:
-        return "This package holds no scorer, so nothing was counted: look at the pictures and judge for yourself."
     before, after = story.figures["asked"]["0"], story.figures["asked"]["1"]
     total = after["of"]
     return (

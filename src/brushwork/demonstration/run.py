@@ -22,7 +22,6 @@ from rich.console import Console
 
 from brushwork.atomic import PARTIAL_SUFFIX, write_text
 from brushwork.config.load import resolve
-from brushwork.config.schema import Settings
 from brushwork.demonstration.judgement import Answers, answers, count
 from brushwork.demonstration.report import Shown, Story, render
 from brushwork.demonstration.scenes import (
@@ -39,8 +38,6 @@ from brushwork.film.frames import draw_scene
 from brushwork.film.scene import Scene
 from brushwork.film.scorer import Scorer, packaged_scorer
 from brushwork.generation.generate import generate
-from brushwork.models.bundled import is_trained
-from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
 from brushwork.training.run import RunResult, train
 
@@ -62,7 +59,7 @@ class Demonstration:
     report: Path | None
     """None if the run was interrupted before its end."""
     figures: Figures | None
-    """What the scorer counted; None where there is no report or no scorer."""
+    """What the scorer counted; None where there is no report."""
 
 
 def demo(
@@ -78,7 +75,7 @@ def demo(
     console = console or Console(stderr=True)
     folder = Path(out)
     given = ["name='fox'", f"trigger={TRIGGER!r}", f"data.resolution={SIZE}", *overrides]
-    base_is_trained = _checked(given).model.base != BUNDLED or is_trained()
+    _check(given)
     _tell(console, 1, f"{NUM_FRAMES} pictures of {TRIGGER}")
     with progress_bar(console, "drawing", NUM_FRAMES) as advance:
         draw_learned(folder / "pictures", size=SIZE, on_progress=advance)
@@ -96,18 +93,16 @@ def demo(
         for strength in OTHER_STRENGTHS
     }
     _tell(console, 4, "what came of it")
-    return _reported(folder, run, drawn, others, base_is_trained=base_is_trained)
+    return _reported(folder, run, drawn, others)
 
 
-def _checked(given: Sequence[str]) -> Settings:
-    """The settings of the run, if it makes a LoRA."""
-    settings = resolve(recipe=RECIPE, overrides=given).settings
-    if settings.train.mode != "lora":
+def _check(given: Sequence[str]) -> None:
+    """Refuse settings of a run that makes no LoRA."""
+    if resolve(recipe=RECIPE, overrides=given).settings.train.mode != "lora":
         raise UserError(
             "the demo draws with a LoRA at several strengths, and train.mode = full makes none.",
             fix="brushwork demo without it, then: brushwork train DIR/pictures --recipe tiny --set train.mode=full",
         )
-    return settings
 
 
 def _tell(console: Console, number: int, what: str) -> None:
@@ -155,18 +150,13 @@ def _reported(
     run: RunResult,
     drawn: dict[float, list[Image.Image]],
     others: dict[float, list[Image.Image]],
-    *,
-    base_is_trained: bool,
 ) -> Demonstration:
     """Judge the pictures, and write the figures and the report."""
     scorer = packaged_scorer()
-    found = {strength: _judged(scorer, ASKED, images) for strength, images in drawn.items()}
-    found_others = {strength: _judged(scorer, OTHERS, images) for strength, images in others.items()}
-    figures = None
-    if scorer is not None:
-        figures = {"base is trained": base_is_trained, **_figures(scorer, found, found_others)}
+    found = {strength: answers(scorer, ASKED, images) for strength, images in drawn.items()}
+    found_others = {strength: answers(scorer, OTHERS, images) for strength, images in others.items()}
+    figures = _figures(scorer, found, found_others)
     story = Story(
-        is_trained=base_is_trained,
         learned=[
             (path.with_suffix(".txt").read_text(encoding="utf-8").strip(), _opened(path))
             for path in sorted((folder / "pictures").glob("*.png"))
@@ -183,32 +173,24 @@ def _reported(
     return Demonstration(folder, run, report, figures)
 
 
-def _judged(scorer: Scorer | None, scenes: Sequence[Scene], images: Sequence[Image.Image]) -> list[Answers] | None:
-    return None if scorer is None else answers(scorer, scenes, images)
-
-
-def _figures(
-    scorer: Scorer, found: dict[float, list[Answers] | None], others: dict[float, list[Answers] | None]
-) -> Figures:
+def _figures(scorer: Scorer, found: dict[float, list[Answers]], others: dict[float, list[Answers]]) -> Figures:
     """Counts for each strength, and for the film's own frames of the same scenes: how far the scorer is to be
     trusted."""
     true = as_drawn_by_the_film(ASKED)
     return {
         "the film's own frames": count(answers(scorer, true, [draw_scene(scene, SIZE) for scene in true])),
-        "asked": {f"{strength:g}": count(each) for strength, each in found.items() if each is not None},
-        "others": {f"{strength:g}": count(each) for strength, each in others.items() if each is not None},
+        "asked": {f"{strength:g}": count(each) for strength, each in found.items()},
+        "others": {f"{strength:g}": count(each) for strength, each in others.items()},
     }
 
 
 def _shown(
-    scenes: Sequence[Scene],
-    drawn: dict[float, list[Image.Image]],
-    found: dict[float, list[Answers] | None],
+    scenes: Sequence[Scene], drawn: dict[float, list[Image.Image]], found: dict[float, list[Answers]]
 ) -> list[Shown]:
     """For each prompt, its pictures by strength."""
     shown = []
     for number, scene in enumerate(scenes):
         pictures = {strength: images[number] for strength, images in drawn.items()}
-        answered = {strength: each[number] for strength, each in found.items() if each is not None}
+        answered = {strength: each[number] for strength, each in found.items()}
         shown.append(Shown(caption(scene), pictures, answered))
     return shown

@@ -7,7 +7,6 @@ Shapes in this file:  B pictures   S side   C channels   N values of all attribu
 """
 
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from brushwork.errors import UserError
 from brushwork.film.scene import ATTRIBUTES
+from brushwork.places import packaged
 
 WIDTHS = (24, 48, 96, 128, 160)
 SIDE = 128
@@ -50,10 +50,9 @@ class Scorer(nn.Module):
         return dict(zip(_SIZES, scores, strict=True))
 
 
-def packaged_scorer() -> Scorer | None:
-    """The trained scorer that comes with the package; None as long as none lies there."""
-    path = Path(str(files("brushwork") / "assets" / "scorer.safetensors"))
-    return load_scorer(path) if path.is_file() else None
+def packaged_scorer() -> Scorer:
+    """The trained scorer that comes with the package."""
+    return load_scorer(packaged("scorer.safetensors"))
 
 
 def load_scorer(path: Path) -> Scorer:

@@ -7,12 +7,12 @@ import gzip
 import json
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from brushwork.atomic import write_text
 from brushwork.errors import UserError
 from brushwork.models.folder import read_json
+from brushwork.places import packaged
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -50,7 +50,7 @@ class Vocabulary:
 @cache
 def packaged_vocabulary(*, padding: str = END, num_merges: int = NUM_MERGES) -> Vocabulary:
     """CLIP's vocabulary, numbered as CLIP's own code does it. Fewer merges: shorter list, words in more pieces."""
-    packed = (files("brushwork") / "assets" / "clip" / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    packed = packaged("clip/bpe_simple_vocab_16e6.txt.gz").read_bytes()
     lines = gzip.decompress(packed).decode("utf-8").split("\n")
     merges = tuple(_pair(line) for line in lines[1 : num_merges + 1])
     return Vocabulary(number_symbols(merges), merges, padding)
