@@ -27,6 +27,8 @@ FLOORS = [
     {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
     {"lora", "vision"},
+    {"lean"},
+    {"memory"},
     {"generation"},
     {"training", "captioning", "curation", "film"},
     {"demonstration"},  # joins three stages into the first five minutes; no stage knows of it

@@ -67,7 +67,7 @@ class UNet(nn.Module):
         Latents, context and pooled text come in the type of the weights, timesteps and time_ids as integers or
         float32 (bfloat16 would round a size of 1,025 to 1,024).
         """
-        embedding = self._embed(timesteps, pooled, time_ids, dtype=latents.dtype)  # (B, E)
+        embedding = self.embed(timesteps, pooled, time_ids, dtype=latents.dtype)  # (B, E)
         x = self.conv_in(latents)
         skips: Skips = [x]
         for block in self.down_blocks:
@@ -77,7 +77,7 @@ class UNet(nn.Module):
             x = block(x, embedding, context, skips)
         return self.conv_out(F.silu(self.conv_norm_out(x)))  # type: ignore[no-any-return]
 
-    def _embed(
+    def embed(
         self, timesteps: Tensor, pooled: Tensor | None, time_ids: Tensor | None, *, dtype: torch.dtype
     ) -> Tensor:
         """(B,), SDXL also (B, P), (B, 6) -> (B, E): what every residual block is told beside its input."""

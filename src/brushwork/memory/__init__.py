@@ -1,0 +1,1 @@
+"""What a run needs of memory: measured without running it, planned, and made smaller."""
