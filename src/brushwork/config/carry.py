@@ -98,7 +98,7 @@ def _learning(found: dict[str, Any]) -> Iterator[Proposal]:
 
 def _batches(found: dict[str, Any]) -> Iterator[Proposal]:
     yield "train.batch_size", 1, "one picture of 1024 px takes the memory of four of 512"
-    yield "train.accumulation", 8, "8 pictures a step all the same"
+    yield "train.accumulation", 8, "the gradient of 8 pictures, one at a time"
     if found["train.precision"] in ("fp16", "fp32"):
         yield "train.precision", "bf16", "SDXL overflows in fp16, and fp32 takes twice the memory"
     yield "train.checkpointing", True, "without it SDXL does not fit on 16 GB"
