@@ -620,6 +620,67 @@ class LogConfig(Section):
     """Whether that goes over the network now, or lies in the run folder for `wandb sync`. Unset asks wandb."""
 
 
+class CurationConfig(Section):
+    """Which frames make a training set: section `[curation]`. Light and shares go from 0 to 1; the measures are told
+    in docs/curation.md, with what good photographs and drawings have."""
+
+    min_side: int = Field(256, ge=1)
+    """Refuse as too small what has a shorter side of fewer pixels."""
+
+    black_highlights: float = Field(0.06, ge=0, le=1)
+    """Refuse as black where 99 % of the pixels are darker than this."""
+
+    dark_highlights: float = Field(0.3, ge=0, le=1)
+    """Refuse as dark where 99 % of the pixels are darker than this."""
+
+    bright_clipped: float = Field(0.25, ge=0, le=1)
+    """Refuse as over-bright where at least this share of the pixels is at the end of the scale, and `bright_shadows`
+    holds too: a white ground behind something dark is none."""
+
+    bright_shadows: float = Field(0.38, ge=0, le=1)
+    """Refuse as over-bright only where 95 % of the pixels are brighter than this."""
+
+    min_contrast: float = Field(0.05, ge=0, le=1)
+    """Refuse as low in contrast where light deviates from its mean by less than this."""
+
+    flat_step: float = Field(0.012, ge=0, le=1)
+    """Refuse as flat where 99.5 % of neighbouring pixels differ by no more than this."""
+
+    blur_times: float = Field(2.0, ge=1)
+    """Refuse as blurred where the edges are so many times as wide as the set's usual (median) ones..."""
+
+    blur_least: float = Field(2.5, ge=1)
+    """... but never where they are narrower than so many pixels, at a shorter side of 512..."""
+
+    blur_most: float = Field(4.0, ge=1)
+    """... and always where they are wider than so many."""
+
+    motion_times: float = Field(1.8, ge=1)
+    """Refuse as blurred by movement where edges are too wide in one direction, and so many times as wide as in
+    another."""
+
+    max_noise: float = Field(0.07, ge=0, le=1)
+    """Refuse as noisy where the grain deviates by more than this."""
+
+    max_blockiness: float = Field(1.5, ge=1)
+    """Refuse as compressed where the steps between blocks of 8 pixels are more than so many times those inside."""
+
+    max_repeats: float = Field(0.45, ge=0, le=1)
+    """Refuse as enlarged where more than this share of rows and columns equals the one before."""
+
+    max_bars: float = Field(0.02, ge=0, le=1)
+    """Refuse where two opposite bars each take more than this share of the height or width."""
+
+    max_lettering: float = Field(0.27, ge=0, le=1)
+    """Refuse as subtitled where thin bright strokes fill more than this share of a line in the lower part."""
+
+    near_distance: float = Field(0.2, ge=0, le=0.5)
+    """Frames whose hashes differ in at most this share of their bits are near-duplicates: the best one is kept."""
+
+    near_similarity: float | None = Field(None, gt=0, le=1)
+    """Frames whose vectors have at least this cosine are near-duplicates too. Unset goes by the hash alone."""
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -643,3 +704,4 @@ class Settings(Section):
     validation: ValidationConfig = ValidationConfig()
     about: AboutConfig = AboutConfig()
     log: LogConfig = LogConfig()
+    curation: CurationConfig = CurationConfig()

@@ -52,7 +52,7 @@ _COSINES = np.cos(np.pi * (2 * np.arange(SIDE)[None] + 1) * np.arange(WAVES)[:, 
 
 def bits_of(hashes: Sequence[bytes]) -> Bits:
     """N hashes -> (N, K)"""
-    packed = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(hashes), -1)
+    packed = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(len(hashes), (NUM_BITS + 7) // 8)
     return np.unpackbits(packed, axis=1, count=NUM_BITS).astype(bool)
 
 

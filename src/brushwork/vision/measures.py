@@ -8,19 +8,13 @@ is not measured again. Rows are only ever added, those of a few seconds at a tim
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +22,18 @@ import PIL
 
 from brushwork.data.picture import UNREADABLE, BadPictureError, open_rgb
 from brushwork.data.scan import Stamp, is_settled, stamp_of
-from brushwork.data.source import Source
 from brushwork.progress import Progress
 from brushwork.records import Row
 from brushwork.vision import quality
 from brushwork.vision.duplicates import perceptual_hash, pixel_digest
 from brushwork.vision.quality import Quality
+from brushwork.vision.sharing import answers
 
 FLUSH_SECONDS = 2.0
-AT_ONCE = 8
-"""Pictures that a process is given at a time."""
 FEW = 48
 """So few are measured here: to start a process takes as long."""
+AT_ONCE = 8
+"""Pictures for which another process is worth starting."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ def _recalled(row: Mapping[str, Any]) -> Measured:
 
 
 def measure_files(
-    files: Mapping[str, Source],
+    files: Mapping[str, Path],
     *,
     background: str = "white",
     max_pixels: int = 178_956_970,
@@ -105,8 +99,8 @@ def measure_files(
     return {name: found[name] for name in files}
 
 
-def _place(file: Source) -> str:
-    return os.path.abspath(str(file))  # noqa: PTH100  a member of an archive is no path
+def _place(file: Path) -> str:
+    return os.path.abspath(file)  # noqa: PTH100  a link is a file of its own
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ class _Known:
     digest: str
 
 
-def _look_at(file: Source, *, background: str, max_pixels: int, known: frozenset[str]) -> "Measured | _Known":
+def _look_at(file: Path, *, background: str, max_pixels: int, known: frozenset[str]) -> "Measured | _Known":
     """Read, decode and measure one file. Whatever is wrong with it comes back as its problem."""
     if file.suffix.lower() in UNREADABLE:
         return Measured("", problem=f"{file.suffix} pictures are not read; save it as PNG or JPEG")
@@ -141,56 +135,30 @@ def _look_at(file: Source, *, background: str, max_pixels: int, known: frozenset
 Look = partial["Measured | _Known"]
 
 
-def _shared_out(look: Look, files: Mapping[str, Source], processes: int) -> Iterator[tuple[str, "Measured | _Known"]]:
-    """Each file with what came of it, as it comes. Where a process dies, the rest is measured here."""
+def _shared_out(look: Look, files: Mapping[str, Path], processes: int) -> Iterator[tuple[str, "Measured | _Known"]]:
+    """Each file with what came of it, as it comes. What no other process answers for is measured here."""
     todo = dict(files)
     if processes > 1 and len(todo) > FEW:
-        with suppress(BrokenProcessPool):
-            for name, measured in _by_processes(look, files, min(processes, len(files) // AT_ONCE)):
+        task = {"background": look.keywords["background"], "max_pixels": look.keywords["max_pixels"]}
+        questions = {name: str(file) for name, file in files.items()}
+        task["known"] = sorted(look.keywords["known"])
+        with answers(__name__, task, questions, min(processes, len(files) // AT_ONCE)) as found:
+            for name, row in found:
                 del todo[name]
-                yield name, measured
+                yield name, _Known(row["known"]) if "known" in row else _recalled(row)
     for name, file in todo.items():
         yield name, look(file)
 
 
-def _by_processes(
-    look: Look, files: Mapping[str, Source], processes: int
-) -> Iterator[tuple[str, "Measured | _Known"]]:
-    # Started anew and not forked: a copy of a process with torch's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(look,))
-    names = list(files)
-    try:
-        under_way: dict[Future[list[Measured | _Known]], list[str]] = {}
-        for start in range(0, len(names), AT_ONCE):
-            some = names[start : start + AT_ONCE]
-            under_way[pool.submit(_look_at_some, [files[name] for name in some])] = some
-        for done in as_completed(under_way):
-            yield from zip(under_way[done], done.result(), strict=True)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def answer(task: Row) -> Callable[[str], Row]:
+    """In a process that shares the work: what it answers when it is given a path."""
+    background, max_pixels, known = task["background"], task["max_pixels"], frozenset(task["known"])
 
+    def look(path: str) -> Row:
+        found = _look_at(Path(path), background=background, max_pixels=max_pixels, known=known)
+        return {"known": found.digest} if isinstance(found, _Known) else found.record()
 
-_task: list[Look] = []
-"""In a new process: what it does with each file. Told once, because it holds every digest that is known."""
-
-
-def _look_at_some(files: Sequence[Source]) -> "list[Measured | _Known]":
-    return [_task[0](file) for file in files]
-
-
-def _begin(look: Look) -> None:
-    """In a new process: Ctrl-C is for the first one, and when that is gone, this one ends too."""
-    _task.append(look)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
+    return look
 
 
 def _num_cores() -> int:

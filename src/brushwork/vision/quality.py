@@ -134,8 +134,10 @@ def measure(picture: Image.Image) -> Quality:
         bar_right=right,
         bar_bottom=bottom,
     )
-    values = found.record()
-    return Quality(**{name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()})
+    values: dict[str, Any] = {
+        name: round(value, 4) if isinstance(value, float) else value for name, value in found.record().items()
+    }
+    return Quality(**values)
 
 
 def at_normal_size(picture: Image.Image) -> Image.Image:
