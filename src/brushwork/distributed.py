@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from brushwork.errors import UserError
@@ -79,6 +79,12 @@ class Group:
         values = [value]
         _together(lambda: dist.broadcast_object_list(values, src=0))
         return values[0]
+
+    def gathered_in_first(self, tensor: Tensor) -> list[Tensor]:
+        """What each process holds, by rank, tensors of one shape on the CPU; nothing in the others."""
+        parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.is_first else None
+        _together(lambda: dist.gather(tensor, parts))
+        return parts or []
 
     def total(self, number: float) -> float:
         """The sum over all processes, the same bits in each."""

@@ -64,7 +64,7 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name in _in_file_order(tensors):
-        tensor = _described(tensors, name)
+        tensor = described(tensors, name)
         end = offset + tensor.numel() * tensor.element_size()
         entries[name] = {
             "dtype": _TYPE_NAMES[tensor.dtype],
@@ -105,12 +105,12 @@ def legacy_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> s
 
 def _in_file_order(tensors: Mapping[str, Tensor]) -> list[str]:
     """The names. Tensors are looked at one by one: a mapping may read them from a file as they are asked for."""
-    sizes = {name: _described(tensors, name).element_size() for name in tensors}
+    sizes = {name: described(tensors, name).element_size() for name in tensors}
     return sorted(sizes, key=lambda name: (-sizes[name], name))
 
 
-def _described(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+def described(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     """A tensor of this shape and type: of a mapping that reads or computes its tensors, one without numbers."""
     describe = getattr(tensors, "describe", None)
-    described: Tensor = tensors[name] if describe is None else describe(name)
-    return described
+    found: Tensor = tensors[name] if describe is None else describe(name)
+    return found

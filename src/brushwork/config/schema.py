@@ -504,6 +504,10 @@ class TrainConfig(Section):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
 
+    sharding: Literal["off", "full"] = "off"
+    """With `mode = "full"` under torchrun: `full` splits weights, gradients, optimizer and running mean over the
+    processes (FSDP), so that each card holds a share; `off` keeps all of it on every card."""
+
     stop_text_encoder_after: str | None = Field(None, pattern=r"^[1-9]\d*( (steps|epochs))?$")
     """Where the text encoders learn: hold them as they are after so many optimizer steps, or `2 epochs`. They learn a
     word sooner than the UNet learns a face, and spoil sooner too."""

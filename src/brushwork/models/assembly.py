@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from brushwork.errors import UserError, listed
+from brushwork.tensor_file import described
 
 
 def assemble(
@@ -50,6 +51,13 @@ class Renamed(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[self._old_names[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._old_names  # without this, Mapping would read the tensor to find out
+
+    def describe(self, name: str) -> Tensor:
+        """Shape and type of a tensor, without reading it where that can be."""
+        return described(self._tensors, self._old_names[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._old_names)

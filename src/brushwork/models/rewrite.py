@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from brushwork.atomic import PARTIAL_SUFFIX
+from brushwork.models.assembly import Renamed
 from brushwork.models.checkpoint_file import TensorFile
 from brushwork.models.part import Part
 from brushwork.models.weights import Base
-from brushwork.tensor_file import write_tensors
+from brushwork.tensor_file import described, write_tensors
 
 WEIGHTS = "diffusion_pytorch_model"
 STEMS = {"text_encoder": "model", "text_encoder_2": "model"}
@@ -37,7 +38,7 @@ def write_base(
     if unet.keys() != part.origins.keys():
         raise ValueError("these are not the tensors of the base's UNet")
     if base.folder is None:
-        by_key = {part.origins[name].key: tensor for name, tensor in unet.items()}
+        by_key = Renamed(unet, {part.origins[name].key: name for name in unet})
         write_parts(base, {"unet": _Rewritten(part.file, by_key, dtype)}, out, told={**part.file.metadata, **told})
     else:
         write_parts(base, {"unet": _Rewritten(None, unet, dtype)}, out, told=told)
@@ -103,7 +104,7 @@ class _Rewritten(Mapping[str, Tensor]):
     def describe(self, key: str) -> Tensor:
         """Shape and type of a tensor, without reading or casting it."""
         if key in self._replaced:
-            return torch.empty(self._replaced[key].shape, dtype=self._dtype, device="meta")
+            return torch.empty(described(self._replaced, key).shape, dtype=self._dtype, device="meta")
         assert self._file is not None
         header = self._file.headers[key]
         return torch.empty(header.shape, dtype=header.dtype, device="meta")

@@ -5,20 +5,19 @@ and everything else that counts is JSON in its header.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from brushwork.atomic import written_beside
 from brushwork.errors import UserError
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState
+from brushwork.tensor_file import described, write_tensors
 from brushwork.training.loss_scale import LossScale
 from brushwork.training.optimizers import RULES, mean_of_schedulefree
 
@@ -94,10 +93,10 @@ class State:
     """A run's state as it stands in a file."""
 
     position: Position
-    parameters: dict[str, Tensor]
-    moments: dict[str, dict[str, Tensor]]
+    parameters: Mapping[str, Tensor]
+    moments: Mapping[str, Mapping[str, Tensor]]
     """What the optimizer remembers of each parameter, by kind: AdamW's `exp_avg`, `exp_avg_sq` and `step`."""
-    ema: dict[str, Tensor] | None
+    ema: Mapping[str, Tensor] | None
     alphas: dict[str, float]
     """Alpha of each adapted module."""
     family: str
@@ -111,7 +110,7 @@ class State:
             for name, alpha in self.alphas.items()
         }
 
-    def used_parameters(self) -> dict[str, Tensor]:
+    def used_parameters(self) -> Mapping[str, Tensor]:
         """The parameters that pictures are to be drawn with: those of the state, or the mean that its rule keeps."""
         if self.numbers.beta_1 is None:
             return self.parameters
@@ -123,17 +122,11 @@ class State:
 
 
 def write_state(path: Path, state: State) -> None:
-    """Replace the state file as a whole.
+    """Replace the state file as a whole; its tensors are looked at one after the other.
 
     Raises:
         UserError: the disk is full; the old file is then still there.
     """
-    tensors = {f"parameter/{name}": tensor for name, tensor in state.parameters.items()}
-    for kind, values in state.moments.items():
-        tensors |= {f"{kind}/{name}": tensor for name, tensor in values.items()}
-    if state.ema is not None:
-        tensors |= {f"ema/{name}": tensor for name, tensor in state.ema.items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {
         "format": FORMAT,
         "family": state.family,
@@ -142,14 +135,36 @@ def write_state(path: Path, state: State) -> None:
         "ema": state.ema is not None,
         "optimizer": asdict(state.numbers),
     }
-    with written_beside(path) as partial:
-        try:
-            save_file(tensors, partial, metadata={"brushwork_state": json.dumps(about, sort_keys=True)})
-        except SafetensorError as error:
-            raise UserError(
-                f"the state of the run could not be written to {path}: {error}.",
-                fix="make room on the disk, then give the same command again: it goes on from the state saved before",
-            ) from error
+    try:
+        write_tensors(path, _Filed(state), {"brushwork_state": json.dumps(about, sort_keys=True)})
+    except OSError as error:
+        raise UserError(
+            f"the state of the run could not be written to {path}: {error}.",
+            fix="make room on the disk, then give the same command again: it goes on from the state saved before",
+        ) from error
+
+
+class _Filed(Mapping[str, Tensor]):
+    """The tensors of a state by their names in its file. Where processes hold pieces, each is put together when it is
+    asked for."""
+
+    def __init__(self, state: State) -> None:
+        kinds = {"parameter": state.parameters, **state.moments} | ({} if state.ema is None else {"ema": state.ema})
+        self._places = {f"{kind}/{name}": (tensors, name) for kind, tensors in kinds.items() for name in tensors}
+
+    def __getitem__(self, key: str) -> Tensor:
+        tensors, name = self._places[key]
+        return tensors[name]
+
+    def describe(self, key: str) -> Tensor:
+        """Shape and type of a tensor, without asking for it where that can be."""
+        return described(*self._places[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 def read_state(path: Path) -> State:

@@ -14,6 +14,7 @@ from brushwork.lora.inject import Adapter
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.norms import limit_norms
 from brushwork.lora.state import AdapterState
+from brushwork.models.assembly import Renamed
 from brushwork.models.rewrite import write_base
 from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
@@ -24,6 +25,7 @@ from brushwork.training.beginning import begin, make_adapter
 from brushwork.training.checkpoint import Position, State, optimizer_moments, optimizer_numbers, restore_moments
 from brushwork.training.loop import Learner
 from brushwork.training.optimizers import make_optimizer
+from brushwork.training.sharding import Shards, Whole
 from brushwork.training.step import Objective
 
 Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
@@ -59,14 +61,26 @@ class Trained:
     rule: str
     """`optimizer.name`"""
 
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """Everything that is kept of what learns, by kind and name: of a network in pieces, this process's."""
+        learner = self.learner
+        kinds: dict[str, Mapping[str, Tensor]] = {"parameter": learner.parameters}
+        kinds |= optimizer_moments(learner.optimizer, learner.parameters)
+        return kinds if learner.ema is None else kinds | {"ema": learner.ema}
+
+    def whole(self) -> dict[str, Mapping[str, Tensor]]:
+        """The same, whole; of a network in pieces, to be read inside `Shards.hand_over`."""
+        shards, kinds = self.learner.shards, self.tensors()
+        return kinds if shards is None else {kind: Whole(shards, kind, pieces) for kind, pieces in kinds.items()}
+
     def state(self, position: Position, family: str) -> State:
         """Everything that a later process needs to go on from `position`."""
-        learner = self.learner
+        learner, moments = self.learner, self.whole()
         return State(
             position=position,
-            parameters=dict(learner.parameters),
-            moments=optimizer_moments(learner.optimizer, learner.parameters),
-            ema=None if learner.ema is None else dict(learner.ema),
+            parameters=moments.pop("parameter"),
+            ema=moments.pop("ema", None),
+            moments=moments,
             alphas=dict(self.learning.alphas),
             family=family,
             numbers=optimizer_numbers(learner.optimizer, learner.parameters, self.rule),
@@ -86,6 +100,7 @@ class Trained:
             UserError: the settings now make something of another shape.
         """
         learner = self.learner
+        state = state if learner.shards is None else learner.shards.cut(state)
         self.learning.load(state)
         learner.refresh_copies()
         if learner.ema is not None:
@@ -104,21 +119,24 @@ def make_learner(
     objective: Objective,
     dtype: torch.dtype,
     device: torch.device,
+    shards: Shards | None = None,
 ) -> Trained:
     """Choose what learns, and put an optimizer behind it.
 
     Args:
         text: the encoders where they are asked in every step; None where text states come from the cache.
         base: what `unet` was loaded from.
+        shards: where this process holds a piece of `unet`.
     """
     unet.set_checkpointing(settings.train.checkpointing)
     full = settings.train.mode == "full"
-    learning = whole_network(unet, base, settings) if full else adapter_beside(unet, text, base, settings)
+    learning = whole_network(unet, base, settings, shards) if full else adapter_beside(unet, text, base, settings)
     learner = Learner(
         unet=unet,
         encode=TextEncoding(text, learns=bool(settings.lora.text_encoder)),
         parameters=learning.parameters,
         copies=learning.copies,
+        shards=shards,
         optimizer=make_optimizer(learning.parameters, settings.optimizer),
         ema=start_mean(learning.parameters, settings.train),
         set_dropout_key=learning.set_dropout_key,
@@ -164,13 +182,16 @@ def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: 
     )
 
 
-def whole_network(unet: UNet, base: Base, settings: Settings) -> Learning:
-    """Every weight of the UNet. Where it computes in a shorter type, the weights that learn are float32 beside it."""
+def whole_network(unet: UNet, base: Base, settings: Settings, shards: Shards | None) -> Learning:
+    """Every weight of the UNet, or this process's rows of it. Where it computes in a shorter type, the weights that
+    learn are float32 beside it."""
     unet.requires_grad_(True)
     own = {f"unet.{name}": parameter for name, parameter in unet.named_parameters()}
-    if all(parameter.dtype == torch.float32 for parameter in own.values()):
-        parameters, copies = own, dict[str, nn.Parameter]()
-    else:
+    parameters: Mapping[str, nn.Parameter] = own
+    copies: Mapping[str, nn.Parameter] = {}
+    if shards is not None:
+        parameters = shards.parameters
+    elif any(parameter.dtype != torch.float32 for parameter in own.values()):
         parameters = {name: nn.Parameter(parameter.detach().float()) for name, parameter in own.items()}
         copies = own
 
@@ -187,7 +208,7 @@ def whole_network(unet: UNet, base: Base, settings: Settings) -> Learning:
                 parameter.copy_(state.parameters[name])
 
     def write(path: Path, parameters: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        tensors = {name.removeprefix("unet."): tensor for name, tensor in parameters.items()}
+        tensors = Renamed(parameters, {name.removeprefix("unet."): name for name in parameters})
         write_base(base, tensors, path, dtype=PRECISIONS[settings.save.precision], told=metadata)
 
     return Learning(

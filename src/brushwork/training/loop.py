@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -30,6 +30,7 @@ from brushwork.training.loss_scale import LossScale
 from brushwork.training.optimizers import learning_rate, used_weights
 from brushwork.training.out_of_memory import MemoryRanOutError, noticing, part_of, parts, stopped
 from brushwork.training.run_folder import RunFolder
+from brushwork.training.sharding import Shards
 from brushwork.training.step import Objective, draw, loss_per_picture
 from brushwork.training.verdict import Verdict
 
@@ -48,6 +49,8 @@ class Learner:
     copies: Mapping[str, nn.Parameter]
     """Where the network computes with a rounded copy of a parameter: that copy, by the same name. An adapter has
     none: it casts its few weights as it goes."""
+    shards: Shards | None
+    """Where each process holds a piece of the network and of what learns: this one's."""
     optimizer: torch.optim.Optimizer
     """Each of its groups has a `base_rate`, which the schedule multiplies."""
     ema: Mapping[str, Tensor] | None
@@ -61,7 +64,9 @@ class Learner:
 
     @torch.no_grad()
     def collect_gradients(self) -> None:
-        """Add the gradients of the copies to those of the parameters, in float32."""
+        """Add the gradients of the network to those of the parameters, in float32."""
+        if self.shards is not None:
+            self.shards.collect_gradients()
         for name, copy in self.copies.items():
             if copy.grad is None:
                 continue
@@ -85,6 +90,10 @@ class Learner:
                 yield
         finally:
             self.refresh_copies()
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Within it, this process computes with the network without the others."""
+        return nullcontext() if self.shards is None else self.shards.gathered()
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,23 @@ class Loop:
 
     def _own(self, step: int) -> list[tuple[int, Microbatch]]:
         """The batches of a step that this process takes, each with its number among all."""
-        return self.group.share(list(enumerate(self.budget.microbatches(step))))
+        batches = list(enumerate(self.budget.microbatches(step)))
+        own = self.group.share(batches)
+        # A network in pieces computes only where all take part: who has no batch looks at another's.
+        return own if own or self.learner.shards is None else batches[:1]
+
+    def _passes(self, step: int, rank: int) -> list[tuple[int, slice]]:
+        """What goes through the network in a process: numbers of batches, and which of their pictures at once."""
+        at_once = self.position.pictures_at_once
+        batches = list(enumerate(self.budget.microbatches(step)))[rank :: self.group.size]
+        return [(number, where) for number, indices in batches for where in parts(len(indices), at_once)]
+
+    def _idle_passes(self, step: int) -> int:
+        """How often this process takes part for the others' sake alone, having fewer pictures than they."""
+        if self.learner.shards is None:
+            return 0
+        counts = [len(self._passes(step, rank)) for rank in range(self.group.size)]
+        return max(counts) - counts[self.group.rank]
 
     def _pictures_of(self, step: int) -> int:
         return sum(len(indices) for indices in self.budget.microbatches(step))
@@ -217,7 +242,8 @@ class Loop:
     def _gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
         """Leave the mean gradient over all pictures of the step, whoever saw them; -> their mean loss."""
         own = self._own_gradients(step, batches)
-        self.group.sum_gradients(list(self.learner.parameters.values()))
+        if self.learner.shards is None:  # else each block's gradients are summed as they come
+            self.group.sum_gradients(list(self.learner.parameters.values()))
         return self.group.total(own) / self._pictures_of(step)
 
     def _own_gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
@@ -232,22 +258,27 @@ class Loop:
             self._take_smaller_parts(said, max(len(batch.names) for batch in batches.values()))
 
     def _accumulated(self, step: int, batches: Mapping[int, Loaded]) -> float:
-        num_pictures = self._pictures_of(step)
+        scale = self.position.loss_scale.scale / self._pictures_of(step)
         sums = []
-        for microbatch, loaded in batches.items():
-            for where in parts(len(loaded.names), self.position.pictures_at_once):
-                losses = self._losses(step, microbatch, loaded, where)
-                scale = self.position.loss_scale.scale / num_pictures
-                if losses.requires_grad:  # unless dropout left out every layer
-                    (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
-                self.learner.collect_gradients()
-                sums.append(losses.detach().sum())
+        for microbatch, where in self._passes(step, self.group.rank):
+            losses = self._losses(step, microbatch, batches[microbatch], where)
+            if losses.requires_grad:  # unless dropout left out every layer
+                (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
+            self.learner.collect_gradients()
+            sums.append(losses.detach().sum())
+        for _ in range(self._idle_passes(step)):
+            microbatch = min(batches)
+            losses = self._losses(step, microbatch, batches[microbatch], slice(0, 1))
+            (losses.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
+            self.learner.collect_gradients()
         # Asked for once: each time, a card would stand still.
         return float(sum(torch.stack(sums).tolist())) if sums else 0.0
 
     def _take_smaller_parts(self, said: str, largest: int) -> None:
         """Halve what goes through the network at once, for this step and all that follow; stop where it is one."""
         learner, position = self.learner, self.position
+        if learner.shards is not None:
+            raise self._out_of_memory(said, untouched=True)
         for tensor in (*learner.parameters.values(), *learner.copies.values()):
             tensor.grad = None
         release_memory(learner.device)
@@ -266,11 +297,12 @@ class Loop:
 
     def _out_of_memory(self, said: str, *, untouched: bool) -> UserError:
         """The state is saved where no weight has moved since the last whole step, and there has been one."""
-        saved = untouched and self.position.step > 0 and self.group.is_first
+        sharded = self.learner.shards is not None
+        saved = untouched and self.position.step > 0 and self.group.is_first and not sharded
         if saved and self._saved_step != self.position.step:
             self._save(Due(state=True))
         step, device = self.position.step, self.learner.device
-        return stopped(said, self.settings, step=step, saved=saved, device=device)
+        return stopped(said, self.settings, step=step, saved=saved, device=device, sharded=sharded)
 
     def _losses(self, step: int, microbatch: int, whole: Loaded, where: slice) -> Tensor:
         """Forward pass of a part of one batch: -> (B,). What is drawn is drawn for the whole batch, so that each
@@ -303,7 +335,8 @@ class Loop:
         if scale.scale != 1.0:
             torch._foreach_mul_(gradients, 1.0 / scale.scale)
         norms = torch._foreach_norm(gradients)
-        return float(torch.linalg.vector_norm(torch.stack([norm.to(self.learner.device) for norm in norms])))
+        norm = float(torch.linalg.vector_norm(torch.stack([norm.to(self.learner.device) for norm in norms])))
+        return norm if self.learner.shards is None else math.sqrt(self.group.total(norm**2))
 
     def _checked(
         self, step: int, loss: float, gradient_norm: float, batches: Mapping[int, Loaded], scale: LossScale
@@ -316,7 +349,7 @@ class Loop:
             return scale.after_overflow()
         what = "gradient" if math.isfinite(loss) else "loss"
         own = [name for batch in batches.values() for name in batch.names]
-        names = [name for each in self.group.gathered(own) for name in each]
+        names = list(dict.fromkeys(name for each in self.group.gathered(own) for name in each))
         raise UserError(
             f"the {what} of step {step + 1} is not finite, so the run stopped before it could spoil the weights. "
             f"The step saw: {listed(names, limit=8)}.",
@@ -338,7 +371,7 @@ class Loop:
             self._save(due)
         if due.sample:
             self.learner.set_dropout_key(None)
-            with self.learner.as_used():
+            with self.learner.as_used(), self.learner.gathered():
                 self.hooks.sample(self.position)
 
     def _validated(self, row: Row, due: Due) -> Due:
@@ -358,9 +391,11 @@ class Loop:
         """What is measured does not train: a loss that is not finite there is told, and the run goes on."""
         self.learner.set_dropout_key(None)
         try:
-            with noticing(), self.learner.as_used():
+            with noticing(), self.learner.as_used(), self.learner.gathered():
                 loss = measure()
         except MemoryRanOutError as error:
+            if self.learner.shards is not None:
+                raise self._out_of_memory(str(error), untouched=True) from None
             logger.warning(
                 "the %s of step %d was not measured: %s. Training goes on.", what, self.position.step, error
             )

@@ -39,6 +39,8 @@ class Rule:
         arguments: what else `optimizer.arguments` may tell it.
         fixed: what it is always told.
         group_memory: numbers that it keeps for all parameters of a group together, and changes as it goes.
+        needs_whole: why it cannot move a weight of which this process holds some rows (`train.sharding`); None where
+            each number of a weight is moved by itself.
     """
 
     module: str
@@ -48,14 +50,17 @@ class Rule:
     arguments: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     group_memory: tuple[str, ...] = ()
+    needs_whole: str | None = None
 
 
 _EIGHT_BIT = ("min_8bit_size",)
+_IN_BLOCKS = "it keeps what it remembers in blocks of 256 numbers with a scale for each, which pieces would cut anew"
+_IS_PAGED = "it keeps what it remembers in memory that card and CPU share, which has not been tried with pieces"
 RULES = {
     "adamw": Rule("torch.optim", "AdamW", 8, arguments=("amsgrad",)),
-    "adamw8bit": Rule("bitsandbytes.optim", "AdamW8bit", 2, arguments=_EIGHT_BIT),
-    "paged_adamw": Rule("bitsandbytes.optim", "PagedAdamW", 8),
-    "paged_adamw8bit": Rule("bitsandbytes.optim", "PagedAdamW8bit", 2, arguments=_EIGHT_BIT),
+    "adamw8bit": Rule("bitsandbytes.optim", "AdamW8bit", 2, arguments=_EIGHT_BIT, needs_whole=_IN_BLOCKS),
+    "paged_adamw": Rule("bitsandbytes.optim", "PagedAdamW", 8, needs_whole=_IS_PAGED),
+    "paged_adamw8bit": Rule("bitsandbytes.optim", "PagedAdamW8bit", 2, arguments=_EIGHT_BIT, needs_whole=_IN_BLOCKS),
     "adafactor": Rule(
         "transformers.optimization",
         "Adafactor",
@@ -63,10 +68,15 @@ RULES = {
         takes=(),
         arguments=("eps", "clip_threshold", "decay_rate", "beta1", "scale_parameter"),
         fixed={"relative_step": False, "scale_parameter": False},
+        needs_whole="it scales each weight by the means of its whole rows and columns",
     ),
     "lion": Rule("bitsandbytes.optim", "Lion", 4, takes=("betas",)),
-    "lion8bit": Rule("bitsandbytes.optim", "Lion8bit", 1, takes=("betas",), arguments=_EIGHT_BIT),
-    "paged_lion8bit": Rule("bitsandbytes.optim", "PagedLion8bit", 1, takes=("betas",), arguments=_EIGHT_BIT),
+    "lion8bit": Rule(
+        "bitsandbytes.optim", "Lion8bit", 1, takes=("betas",), arguments=_EIGHT_BIT, needs_whole=_IN_BLOCKS
+    ),
+    "paged_lion8bit": Rule(
+        "bitsandbytes.optim", "PagedLion8bit", 1, takes=("betas",), arguments=_EIGHT_BIT, needs_whole=_IN_BLOCKS
+    ),
     "prodigy": Rule(
         "prodigyopt",
         "Prodigy",
@@ -75,6 +85,7 @@ RULES = {
             "beta3", "d0", "d_coef", "decouple", "growth_rate", "safeguard_warmup", "slice_p", "use_bias_correction",
         ),
         group_memory=("d", "d_max", "d_numerator", "d_denom", "d_hat", "k"),
+        needs_whole="it finds one rate from sums over all weights",
     ),
     "schedulefree": Rule(
         "schedulefree",
@@ -83,7 +94,9 @@ RULES = {
         arguments=("r", "weight_lr_power"),
         group_memory=("k", "lr_max", "weight_sum", "scheduled_lr", "train_mode"),
     ),
-    "muon": Rule("brushwork.training.muon", "Muon", 8, arguments=("momentum",)),
+    "muon": Rule(
+        "brushwork.training.muon", "Muon", 8, arguments=("momentum",), needs_whole="it works on whole matrices"
+    ),
 }  # fmt: skip
 
 _OTHERWISE = {
@@ -102,6 +115,8 @@ def refuse_unfit_optimizer(settings: Settings) -> None:
     """Stop where the rule is not installed, cannot be told what the settings tell, or does not go with the rest."""
     optimizer = settings.optimizer
     _refuse_lora_plus(settings)
+    if settings.train.sharding == "full":
+        _refuse_what_needs_whole_weights(optimizer.name)
     if optimizer.name == "prodigy":
         _refuse_rates_beside_prodigy(settings)
     if optimizer.name == "schedulefree":
@@ -213,6 +228,19 @@ def _refuse_lora_plus(settings: Settings) -> None:
             "optimizer.lora_plus_ratio is about the two halves of an adapter; train.mode = full has none.",
             fix="--set optimizer.lora_plus_ratio=off",
         )
+
+
+def _refuse_what_needs_whole_weights(name: str) -> None:
+    why = RULES[name].needs_whole
+    if why is None:
+        return
+    others = ", ".join(other for other, rule in RULES.items() if rule.needs_whole is None)
+    raise UserError(
+        "train.sharding = full gives each process some rows of every weight; "
+        f"optimizer.name = {name} needs more, for {why}.",
+        fix=f"--set optimizer.name=adamw (of those that move each number by itself: {others}), or "
+        "--set train.sharding=off",
+    )
 
 
 def _refuse_rates_beside_prodigy(settings: Settings) -> None:

@@ -63,12 +63,15 @@ def parts(count: int, at_once: int | None) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def stopped(said: str, settings: Settings, *, step: int, saved: bool, device: torch.device) -> UserError:
+def stopped(
+    said: str, settings: Settings, *, step: int, saved: bool, device: torch.device, sharded: bool = False
+) -> UserError:
     """What to tell when no smaller part is left to try.
 
     Args:
         said: by the library.
         saved: whether the state of the last whole step was written.
+        sharded: whether this process holds a piece of the network: it cannot try again while the others wait.
     """
     kept = (
         f"Everything up to step {step} is saved"
@@ -77,9 +80,18 @@ def stopped(said: str, settings: Settings, *, step: int, saved: bool, device: to
         if step
         else "Nothing had been learned yet"
     )
-    lines = "".join(f"\n--set {setting}   {why}" for setting, why in savings(settings, device))
+    helpful = savings(settings, device)
+    if sharded and settings.train.batch_size > 1:
+        smaller = f"train.batch_size={(settings.train.batch_size + 1) // 2}"
+        helpful.insert(0, (smaller, "with twice the train.accumulation a step sees as many pictures"))
+    lines = "".join(f"\n--set {setting}   {why}" for setting, why in helpful)
+    how = (
+        "and a network in pieces (train.sharding) cannot try again in smaller parts"
+        if sharded
+        else ("one picture at a time")
+    )
     return UserError(
-        f"memory ran out in step {step + 1}, one picture at a time: {said}\n{kept}.",
+        f"memory ran out in step {step + 1}, {how}: {said}\n{kept}.",
         fix="give the command again with --accept-changes and one or more of these, the first saves most for least:"
         f"{lines}\nlora.rank, train.mode and optimizer.name need a new --out as well. More train.accumulation alone "
         "saves nothing",

@@ -31,6 +31,7 @@ from brushwork.training.optimizers import RULES
 from brushwork.training.prepare import Preparation
 from brushwork.training.report import as_text, check_disk, gib, plan_table, shortened
 from brushwork.training.run_folder import RunFolder
+from brushwork.training.sharding import is_sharded
 
 logger = logging.getLogger("brushwork")
 
@@ -294,12 +295,33 @@ def _base_lines(preparation: Preparation) -> LINES:
     return [
         ("model", f"{base.source}: {family} layout, predicts {base.prediction}{ends}"),
         ("computes", f"on {preparation.device} in {precision_name(preparation.dtype)}{_shared_by(current().size)}"),
+        *_sharding_lines(preparation),
         ("text", text),
     ]
 
 
 def _shared_by(num_processes: int) -> str:
     return f", {num_processes} processes share the batches of each step" if num_processes > 1 else ""
+
+
+def _sharding_lines(preparation: Preparation) -> LINES:
+    """What of the network each process holds, where `train.sharding` asks for pieces."""
+    settings, group = preparation.settings, current()
+    if settings.train.sharding == "off":
+        return []
+    if not is_sharded(settings.train, group):
+        return [("in pieces", "no: one process holds everything (torchrun starts more)")]
+    num_parameters = preparation.base.parts["unet"].num_parameters()
+    held = num_parameters * bytes_per_weight(settings) / group.size
+    whole = num_parameters * preparation.dtype.itemsize
+    words = f"each process holds 1/{group.size}, {gib(math.ceil(held))} with gradient and optimizer"
+    return [("in pieces", f"{words}; {gib(whole)} more while it draws or measures, the network whole")]
+
+
+def bytes_per_weight(settings: Settings) -> float:
+    """What stays in memory of each weight that learns: it, its gradient, the optimizer's memory, the running mean."""
+    mean = 4 if settings.train.ema_decay is not None and settings.train.ema_device == "auto" else 0
+    return 4 + 4 + RULES[settings.optimizer.name].bytes_per_weight + mean
 
 
 def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, int]]) -> LINES:

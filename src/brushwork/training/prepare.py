@@ -175,6 +175,12 @@ def refuse_contradictions(settings: Settings) -> None:
             f"lora.text_encoder = {str(settings.lora.text_encoder).lower()} asks for adapters on the text encoders.",
             fix="--set lora.text_encoder=false, or --set train.mode=lora",
         )
+    if settings.train.sharding == "full" and settings.train.mode == "lora":
+        raise UserError(
+            "train.sharding = full splits what learns over the processes, and with train.mode = lora that is a few "
+            "megabytes. The frozen base beside it would still be whole on every card.",
+            fix="--set train.sharding=off, or --set train.mode=full",
+        )
     refuse_contradictory_loss(settings.loss)
     _refuse_idle_lora_settings(settings)
     refuse_unfit_optimizer(settings)

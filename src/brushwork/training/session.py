@@ -35,6 +35,7 @@ from brushwork.training.requests import take
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import SHEET, Drawer
 from brushwork.training.saving import Saver
+from brushwork.training.sharding import is_sharded, load_shards
 from brushwork.training.slowness import causes, memory_of
 from brushwork.training.step import Objective
 from brushwork.training.step_table import StepTable
@@ -70,7 +71,10 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     if current().any(session.interruption.requested):
         return position
 
-    unet = base.load_unet(dtype=preparation.dtype, device=preparation.device)
+    shards = None
+    if is_sharded(settings.train, current()):
+        shards = load_shards(base, dtype=preparation.dtype, device=preparation.device, group=current())
+    unet = shards.unet if shards else base.load_unet(dtype=preparation.dtype, device=preparation.device)
     objective = Objective(
         schedule=preparation.schedule,
         prediction=base.prediction,
@@ -78,7 +82,14 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         loss=settings.loss,
     )
     trained = make_learner(
-        unet, text, base, settings, objective=objective, dtype=preparation.dtype, device=preparation.device
+        unet,
+        text,
+        base,
+        settings,
+        objective=objective,
+        dtype=preparation.dtype,
+        device=preparation.device,
+        shards=shards,
     )
     pipeline = Pipeline(
         unet=unet,
@@ -88,7 +99,8 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         decode=_decoding(vae, preparation.device),
     )
     if session.drawer.requests:
-        session.drawer.draw_base(pipeline)  # nothing has been learned yet, so this is the base
+        with trained.learner.gathered():
+            session.drawer.draw_base(pipeline)  # nothing has been learned yet, so this is the base
     if state is None:
         trained.begin()
     else:
@@ -144,15 +156,17 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
         family=preparation.base.family,
         settings=settings.save,
         metadata=lambda position: file_metadata(preparation, position, started_at=started_at),
+        group=group,
     )
     if group.is_first:
         saver.remove_surplus()
-    if group.is_first and position.is_over(preparation.budget.total_steps) and not folder.final_file.exists():
+    over = position.is_over(preparation.budget.total_steps)
+    if group.from_first(over and not folder.final_file.exists()):
         saver.save(
             position, Due(final_file=True)
         )  # fewer steps were asked for than are done, or the file was removed
     if drawer.requests:
-        with learner.as_used():
+        with learner.as_used(), learner.gathered():
             drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
 
     def measure(feed: Feed) -> float:
@@ -193,9 +207,9 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             trackers.picture(folder.samples / SHEET, position.step)
 
         def save(position: Position, due: Due) -> None:
+            saver.save(position, due)
             if not group.is_first:
                 return
-            saver.save(position, due)
             logger.debug("saved everything at step %d", position.step)
             draw_curve(rows, folder.curve_file, title=settings.name)
 
