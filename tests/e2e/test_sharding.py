@@ -228,6 +228,8 @@ def test_where_memory_runs_out_nothing_is_tried_again_and_the_way_out_is_told(da
     assert "a network in pieces (train.sharding) cannot try again in smaller parts" in errors[0].problem
     assert errors[0].fix is not None
     assert "--set train.batch_size=1   with twice the train.accumulation" in errors[0].fix
+    assert "--set optimizer.name=adamw8bit" not in errors[0].fix  # which is refused beside train.sharding
+    assert "--set train.mode=lora" not in errors[0].fix
 
 
 def test_rows_are_dealt_out_without_a_gap() -> None:

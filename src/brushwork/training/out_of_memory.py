@@ -85,13 +85,11 @@ def stopped(
         smaller = f"train.batch_size={(settings.train.batch_size + 1) // 2}"
         helpful.insert(0, (smaller, "with twice the train.accumulation a step sees as many pictures"))
     lines = "".join(f"\n--set {setting}   {why}" for setting, why in helpful)
-    how = (
-        "and a network in pieces (train.sharding) cannot try again in smaller parts"
-        if sharded
-        else ("one picture at a time")
-    )
+    how = f"one picture at a time: {said}"
+    if sharded:
+        how = f"and a network in pieces (train.sharding) cannot try again in smaller parts: {said}"
     return UserError(
-        f"memory ran out in step {step + 1}, {how}: {said}\n{kept}.",
+        f"memory ran out in step {step + 1}, {how}\n{kept}.",
         fix="give the command again with --accept-changes and one or more of these, the first saves most for least:"
         f"{lines}\nlora.rank, train.mode and optimizer.name need a new --out as well. More train.accumulation alone "
         "saves nothing",
@@ -105,11 +103,13 @@ SAVINGS: tuple[Saving, ...] = (
     ("train.precision=bf16", "half the memory of the base",
      lambda s, d: d.type != "cpu" and s.train.precision == "fp32"),
     ("cache.text=on", "the text encoders leave", lambda s, d: s.cache.text == "off" and not s.lora.text_encoder),
-    ("optimizer.name=adamw8bit", "a quarter of the optimizer's memory", lambda s, d: s.optimizer.name == "adamw"),
+    ("optimizer.name=adamw8bit", "a quarter of the optimizer's memory",
+     lambda s, d: s.optimizer.name == "adamw" and s.train.sharding == "off"),
     ("train.ema_device=cpu", "the running mean leaves the card",
      lambda s, d: d.type != "cpu" and s.train.ema_decay is not None and s.train.ema_device == "auto"),
     ("lora.text_encoder=false", "only the UNet learns", lambda s, d: bool(s.lora.text_encoder)),
-    ("train.mode=lora", "an adapter instead of the whole network", lambda s, d: s.train.mode == "full"),
+    ("train.mode=lora", "an adapter instead of the whole network",
+     lambda s, d: s.train.mode == "full" and s.train.sharding == "off"),
 )  # fmt: skip
 """Settings that save memory, what each costs or brings, and where it is of use."""
 
