@@ -595,6 +595,19 @@ def test_a_separate_vae_is_taken_from_a_file_or_a_folder(reference: Reference, s
         assert_same({"vae": opened.load_vae(**FP32).module.state_dict()}, {"vae": mended})
 
 
+def test_the_bundled_vae_is_named_like_the_bundled_base(reference: Reference, sdxl: Tensors, tmp_path: Path) -> None:
+    base = save(
+        {name: tensor for name, tensor in sdxl.items() if "first_stage" not in name}, tmp_path / "b.safetensors"
+    )
+    own = open_base("bundled").load_vae(**FP32).module.state_dict()
+
+    opened = open_base(str(reference.folder), vae="bundled")
+
+    assert opened.vae_source == "bundled"
+    assert_same({"vae": opened.load_vae(**FP32).module.state_dict()}, {"vae": own})
+    assert "bundled scales its latents by 0.2156" in refusal(lambda: open_base(base, vae="bundled"))
+
+
 def test_a_checkpoint_without_vae_works_with_a_separate_one(
     reference: Reference, sdxl: Tensors, tmp_path: Path
 ) -> None:

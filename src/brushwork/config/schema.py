@@ -55,7 +55,7 @@ class ModelConfig(Section):
     """The base model: `bundled`, a diffusers folder, a single `.safetensors` file, or a hub id."""
 
     vae: str | None = None
-    """Another VAE than the base's own: a folder or a file, e.g. the fp16-fix VAE of SDXL."""
+    """Another VAE than the base's own: a folder, a file, a hub id or `bundled`; e.g. the fp16-fix VAE of SDXL."""
 
     prediction: Literal["auto", "epsilon", "v"] = "auto"
     """What the network predicts. `auto` reads it from the base."""

@@ -20,7 +20,7 @@ from brushwork.models import configs
 from brushwork.models.assembly import assemble
 from brushwork.models.bundled import bundled_folder
 from brushwork.models.folder import Prediction, read_folder, read_json, read_part, read_prediction
-from brushwork.models.hub import locate
+from brushwork.models.hub import What, locate
 from brushwork.models.part import Part
 from brushwork.models.single_file import (
     marked_prediction,
@@ -184,13 +184,13 @@ def open_base(
 
     Args:
         base: "bundled", a diffusers folder, a single file, or a hub id (`owner/name`, `owner/name/FILE.safetensors`).
-        vae: another VAE than the base's own: a folder, a file or a hub id.
+        vae: another VAE than the base's own: a folder, a file, a hub id or "bundled".
         variant: "fp16" for the `*.fp16.safetensors` of a folder; None takes the plain files where there are any.
         offline: never ask the hub.
         prediction: what the network predicts; "auto" is what the base says of itself.
         zero_terminal_snr: whether the noise schedule ends in pure noise; "auto" is what the base says of itself.
     """
-    path = bundled_folder() if base == BUNDLED else locate(base, "base", variant=variant, offline=offline)
+    path = _located(base, "base", variant=variant, offline=offline)
     opened = (_open_folder if path.is_dir() else _open_file)(base, path, with_vae=vae is None, variant=variant)
     if vae is not None:
         opened = _with_vae(opened, vae, variant=variant, offline=offline)
@@ -219,6 +219,10 @@ def open_configured(model: ModelConfig) -> Base:
         max_tokens=model.max_tokens,
     )
     return base
+
+
+def _located(name: str, what: What, *, variant: str | None, offline: bool) -> Path:
+    return bundled_folder() if name == BUNDLED else locate(name, what, variant=variant, offline=offline)
 
 
 def _open_folder(source: str, folder: Path, *, with_vae: bool, variant: str | None) -> Base:
@@ -259,7 +263,7 @@ def _open_file(source: str, path: Path, *, with_vae: bool, variant: str | None) 
 
 
 def _with_vae(base: Base, vae: str, *, variant: str | None, offline: bool) -> Base:
-    path = locate(vae, "vae", variant=variant, offline=offline)
+    path = _located(vae, "vae", variant=variant, offline=offline)
     if path.is_dir():
         folder = path if (path / "config.json").is_file() else path / "vae"
         if not (folder / "config.json").is_file():
