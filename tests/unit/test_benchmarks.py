@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 import benchmarks.bundled as benchmark
+from benchmarks import curation_quality
 from benchmarks.bundled import GOALS, flat, main, missed, table
+from brushwork.curation.rules import Code
 from brushwork.demonstration.run import Demonstration
+from brushwork.film.shots import draw_film
+from brushwork.records import read_rows
 
 RIGHT = {"character": 0.99, "place": 0.98, "camera": 0.97}
 MEASURED: dict[str, Any] = {
@@ -61,3 +65,25 @@ def test_a_drop_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert missed(figures) == ["size in MB", "VAE: dB on unseen frames"]
     assert "| VAE: dB on unseen frames | 29.9 | at least 30 | **missed** |" in table(figures)
+
+
+def test_the_table_of_curation_counts_faults_and_reasons_by_the_films_truth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_film(tmp_path, 40, 96, seed=5, spoiled=0.9)
+    rows = read_rows(tmp_path / "truth.jsonl")
+
+    curation_quality.main(["--film", str(tmp_path), "--size", "96"])
+
+    printed = capsys.readouterr().out
+    unspoiled = sum(not row["spoiled"] for row in rows)
+    assert f"40 frames, {unspoiled} of them unspoiled; of these 0 are refused." in printed
+    assert "| fault | frames | recall | refused |" in printed
+    reasons: dict[str, set[Code]] = {row["file"]: set() for row in rows}
+    first = next(row["file"] for row in rows if curation_quality.faults_of(row) == {"dark"})
+    reasons[first] = {"dark"}
+    reasons[next(row["file"] for row in rows if not row["spoiled"])] = {"dark"}
+    dark = {row["fault"]: row for row in curation_quality.by_fault(rows, reasons)}["dark"]
+    num_dark = sum(curation_quality.faults_of(row) == {"dark"} for row in rows)
+    assert (dark["frames"], dark["recall"]) == (num_dark, 1 / num_dark)
+    assert {row["reason"]: row["precision"] for row in curation_quality.by_reason(rows, reasons)}["dark"] == 0.5
