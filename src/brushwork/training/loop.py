@@ -64,9 +64,7 @@ class Learner:
 
     @torch.no_grad()
     def collect_gradients(self) -> None:
-        """Add the gradients of the network to those of the parameters, in float32."""
-        if self.shards is not None:
-            self.shards.collect_gradients()
+        """Add the gradients of the copies to those of the parameters, in float32."""
         for name, copy in self.copies.items():
             if copy.grad is None:
                 continue
@@ -242,7 +240,9 @@ class Loop:
     def _gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
         """Leave the mean gradient over all pictures of the step, whoever saw them; -> their mean loss."""
         own = self._own_gradients(step, batches)
-        if self.learner.shards is None:  # else each block's gradients are summed as they come
+        if self.learner.shards is not None:
+            self.learner.shards.collect_gradients()  # each block's were summed as they came
+        else:
             self.group.sum_gradients(list(self.learner.parameters.values()))
         return self.group.total(own) / self._pictures_of(step)
 
@@ -270,7 +270,6 @@ class Loop:
             microbatch = min(batches)
             losses = self._losses(step, microbatch, batches[microbatch], slice(0, 1))
             (losses.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
-            self.learner.collect_gradients()
         # Asked for once: each time, a card would stand still.
         return float(sum(torch.stack(sums).tolist())) if sums else 0.0
 

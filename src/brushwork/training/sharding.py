@@ -55,12 +55,9 @@ class Shards:
 
     @torch.no_grad()
     def collect_gradients(self) -> None:
-        """Take the gradients, summed over all processes, from the network to the pieces that learn."""
+        """Take the gradients of all passes, summed over all processes, from the network to the pieces that learn."""
         for name, weight in self.unet.named_parameters():
-            if weight.grad is None:
-                continue
-            parameter, gradient = self.parameters[f"unet.{name}"], _local(weight.grad)
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            self.parameters[f"unet.{name}"].grad = None if weight.grad is None else _local(weight.grad)
             weight.grad = None
 
     @contextmanager
