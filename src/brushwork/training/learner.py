@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
+from brushwork.lean.network import LeanUNet
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import Adapter
 from brushwork.lora.layers import LoRAWeights
@@ -26,7 +27,10 @@ from brushwork.training.checkpoint import Position, State, optimizer_moments, op
 from brushwork.training.loop import Learner
 from brushwork.training.optimizers import make_optimizer
 from brushwork.training.sharding import Shards, Whole
-from brushwork.training.step import Objective
+from brushwork.training.step import Network, Objective
+
+LEAN_DEVICES = ("cpu", "cuda")
+"""Where PyTorch has every kernel that the lean path calls by name."""
 
 Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
 """Makes of parameters (or their running mean) what other programs read: path, parameters by name, metadata."""
@@ -128,11 +132,11 @@ def make_learner(
         base: what `unet` was loaded from.
         shards: where this process holds a piece of `unet`.
     """
-    unet.set_checkpointing(settings.train.checkpointing)
     full = settings.train.mode == "full"
     learning = whole_network(unet, base, settings, shards) if full else adapter_beside(unet, text, base, settings)
     learner = Learner(
         unet=unet,
+        network=network_over(unet, settings.train, device),
         encode=TextEncoding(text, learns=bool(settings.lora.text_encoder)),
         parameters=learning.parameters,
         copies=learning.copies,
@@ -146,6 +150,17 @@ def make_learner(
         device=device,
     )
     return Trained(learner=learner, learning=learning, rule=settings.optimizer.name)
+
+
+def network_over(unet: UNet, train: TrainConfig, device: torch.device) -> Network:
+    """What computes the loss with the weights of `unet`; what learns is in place."""
+    chosen = train.recompute != "auto" or device.type in LEAN_DEVICES
+    if train.path == "lean" or (train.path == "auto" and train.mode == "lora" and chosen):
+        if train.recompute != "auto":
+            return LeanUNet(unet, train.recompute)
+        return LeanUNet(unet, "block" if train.checkpointing else "keep")
+    unet.set_checkpointing(train.checkpointing)
+    return unet
 
 
 def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: Settings) -> Learning:

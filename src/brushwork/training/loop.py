@@ -31,7 +31,7 @@ from brushwork.training.optimizers import learning_rate, used_weights
 from brushwork.training.out_of_memory import MemoryRanOutError, noticing, part_of, parts, stopped
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sharding import Shards
-from brushwork.training.step import Objective, draw, loss_per_picture
+from brushwork.training.step import Network, Objective, draw, loss_per_picture
 from brushwork.training.verdict import Verdict
 
 logger = logging.getLogger("brushwork")
@@ -42,6 +42,8 @@ class Learner:
     """What computes and what learns."""
 
     unet: UNet
+    network: Network
+    """What computes the loss: the UNet itself, or the lean path over its weights."""
     encode: EncodesText
     """Captions to text states, where they are not in the cache; differentiable if the encoders learn."""
     parameters: Mapping[str, nn.Parameter]
@@ -316,7 +318,9 @@ class Loop:
         text = loaded.text if loaded.text is not None else self._encoded(loaded.captions, step, key)
         learner.set_dropout_key(key)
         batch = loaded.with_text(text).to(learner.device)
-        return loss_per_picture(learner.unet, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype)
+        return loss_per_picture(
+            learner.network, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype
+        )
 
     def _encoded(self, captions: tuple[str, ...], step: int, key: int) -> TextStates:
         """Ask the encoders; from where they are to stop, nothing in them learns and nothing is left out of them."""

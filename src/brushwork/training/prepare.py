@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from brushwork.cache.fingerprint import latent_key, mask_key, text_key
-from brushwork.config.schema import DataConfig, Settings
+from brushwork.config.schema import DataConfig, Settings, TrainConfig
 from brushwork.data.bucket_report import BucketReport, Framed, report_buckets
 from brushwork.data.buckets import Buckets, make_buckets
 from brushwork.data.folder import Dataset, Sample, read_dataset
@@ -181,6 +181,7 @@ def refuse_contradictions(settings: Settings) -> None:
             "megabytes. The frozen base beside it would still be whole on every card.",
             fix="--set train.sharding=off, or --set train.mode=full",
         )
+    _refuse_impossible_path(settings.train)
     refuse_contradictory_loss(settings.loss)
     _refuse_idle_lora_settings(settings)
     refuse_unfit_optimizer(settings)
@@ -191,6 +192,21 @@ def refuse_contradictions(settings: Settings) -> None:
             fix="--set schedule.name=linear, or --set schedule.decay_steps=off",
         )
     caches_text(settings)
+
+
+def _refuse_impossible_path(train: TrainConfig) -> None:
+    """Stop where the lean path is asked for and cannot be taken."""
+    if train.path == "lean" and train.mode == "full":
+        raise UserError(
+            "train.path = lean is for a frozen base; with train.mode = full every weight needs its gradient.",
+            fix="--set train.path=auto, or --set train.mode=lora",
+        )
+    if train.recompute != "auto" and (train.path == "plain" or train.mode == "full"):
+        plain = "train.path = plain" if train.path == "plain" else "train.mode = full"
+        raise UserError(
+            f"train.recompute = {train.recompute} is for the lean path; with {plain} there is only checkpointing.",
+            fix=f"--set train.recompute=auto --set train.checkpointing={str(train.recompute != 'keep').lower()}",
+        )
 
 
 def _refuse_idle_lora_settings(settings: Settings) -> None:

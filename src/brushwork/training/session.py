@@ -171,7 +171,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
 
     def measure(feed: Feed) -> float:
         return fixed_loss(
-            learner.unet,
+            learner.network,
             feed,
             learner.encode,
             learner.objective,

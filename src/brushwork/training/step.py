@@ -17,8 +17,12 @@ from brushwork.diffusion import timesteps as levels
 from brushwork.diffusion.prediction import Prediction, add_noise, target
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.diffusion.weighting import error, masked, weight
+from brushwork.lean.network import LeanUNet
 from brushwork.models.unet import UNet
 from brushwork.runtime import generator
+
+Network = UNet | LeanUNet
+"""Both are called with latents, timesteps, context, pooled text and sizes, and give the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,9 @@ def draw(shape: torch.Size, objective: Objective, *, seed: int, step: int, micro
     )
 
 
-def loss_per_picture(unet: UNet, batch: Batch, draws: Draws, objective: Objective, *, dtype: torch.dtype) -> Tensor:
+def loss_per_picture(
+    network: Network, batch: Batch, draws: Draws, objective: Objective, *, dtype: torch.dtype
+) -> Tensor:
     """Noise the pictures, let the network predict, compare: -> (B,) float32.
 
     The network computes in `dtype`; the noising, the comparison and the weights are float32.
@@ -102,7 +108,7 @@ def loss_per_picture(unet: UNet, batch: Batch, draws: Draws, objective: Objectiv
     noisy = add_noise(latents, noises.perturbed(noise, draws.noise), alpha, sigma)
     pooled = None if batch.pooled is None else batch.pooled.to(dtype)
 
-    output = unet(noisy.to(dtype), draws.timesteps, batch.context.to(dtype), pooled, batch.time_ids)
+    output = network(noisy.to(dtype), draws.timesteps, batch.context.to(dtype), pooled, batch.time_ids)
 
     wanted = target(objective.prediction, latents, noise, alpha, sigma)
     errors = error(output, wanted, draws.timesteps, schedule=schedule, loss=loss)  # (B, 4, h, w)

@@ -7,15 +7,14 @@ import torch
 
 from brushwork.diffusion.noise import Noise
 from brushwork.distributed import Group
-from brushwork.models.unet import UNet
 from brushwork.runtime import generator
 from brushwork.training.feed import EncodesText, Feed
-from brushwork.training.step import Draws, Objective, loss_per_picture
+from brushwork.training.step import Draws, Network, Objective, loss_per_picture
 
 
 @torch.no_grad()
 def fixed_loss(
-    unet: UNet,
+    network: Network,
     feed: Feed,
     encode: EncodesText,
     objective: Objective,
@@ -49,7 +48,7 @@ def fixed_loss(
                 ),
                 noise=Noise(torch.randn(batch.mean.shape, generator=generator(seed, "held-out noise", index, level))),
             )
-            total += loss_per_picture(unet, batch, draws.to(device), plain, dtype=dtype).item()
+            total += loss_per_picture(network, batch, draws.to(device), plain, dtype=dtype).item()
     return group.total(total) / (count * num_timesteps)
 
 
