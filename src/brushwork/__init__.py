@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brushwork.captioning.run import caption as caption
     from brushwork.demonstration.run import demo as demo
     from brushwork.errors import UserError as UserError
     from brushwork.generation.generate import generate as generate
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "UserError": ("brushwork.errors", "UserError"),
     "build_cache": ("brushwork.training.cache_ahead", "build_cache"),
+    "caption": ("brushwork.captioning.run", "caption"),
     "check_buckets": ("brushwork.training.bucket_check", "check_buckets"),
     "convert": ("brushwork.lora.files", "convert_adapter"),
     "demo": ("brushwork.demonstration.run", "demo"),
@@ -43,6 +45,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build_cache",
+    "caption",
     "check_buckets",
     "convert",
     "demo",

@@ -43,7 +43,7 @@ EXCEPTIONS = {
 
 ONLY_IN = {
     "diffusers": {"models/vae.py"},
-    "transformers": {"models/text.py", "vision/encoder.py"},
+    "transformers": {"captioning/local.py", "models/text.py", "vision/encoder.py"},
     "huggingface_hub": {"hub.py", "models/hub.py", "data/huggingface.py", "machine.py"},
     "bitsandbytes": set(),
     "optuna": set(),

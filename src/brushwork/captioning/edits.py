@@ -93,12 +93,12 @@ def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = 
     Args:
         dry_run: only tell what would be changed.
     """
-    layout = _editable(place, data)
+    layout = editable_layout(place, data)
     captions: dict[Path, Change] = {}
     untouched = []
     for name, picture in layout.pictures.items():
         if picture.caption_file is not None:
-            before = _text(picture.caption_file)
+            before = caption_text(picture.caption_file)
             after = edited(before, edit, separator=data.caption_separator)
             captions[picture.caption_file] = Change(picture.caption_file, before, after)
         elif picture.caption and picture.caption != picture.class_tokens:
@@ -122,14 +122,17 @@ def undo_last_edit(place: Path, *, data: DataConfig, dry_run: bool = False) -> E
     Raises:
         UserError: there is none, or captions were changed by other means since.
     """
-    root = _editable(place, data).root
+    root = editable_layout(place, data).root
     rows = read_rows(root / HISTORY) if (root / HISTORY).is_file() else []
     undone = {row.get("undoes") for row in rows}
     last = [row["at"] for row in rows if "undoes" not in row and row.get("at") not in undone]
     if not last:
         raise UserError(f"{root}: no edit of captions is left to be undone.")
     done = [row for row in rows if row.get("at") == last[-1]]
-    changes = tuple(Change(root / row["file"], before=row["after"], after=row["before"]) for row in done)
+    changes = tuple(
+        Change(root / file, before=rows_of_file[-1]["after"], after=rows_of_file[0]["before"])
+        for file, rows_of_file in _by_file(done).items()
+    )
     if other := [str(change.file) for change in changes if _now(change.file) not in (change.before, change.after)]:
         raise UserError(
             f"{listed(other)}: changed since the edit, so undoing it would lose that.",
@@ -170,7 +173,8 @@ def _whole(words: str) -> str:
     return before + re.escape(words) + after
 
 
-def _editable(place: Path, data: DataConfig) -> Layout:
+def editable_layout(place: Path, data: DataConfig) -> Layout:
+    """The pictures of a folder whose captions can be written beside them."""
     layout = find_pictures(place, data=data)
     if not all(isinstance(picture.path, Path) for picture in layout.pictures.values()):
         raise UserError(
@@ -180,7 +184,7 @@ def _editable(place: Path, data: DataConfig) -> Layout:
     return layout
 
 
-def _text(file: Path) -> str:
+def caption_text(file: Path) -> str:
     """The whole text, byte order mark and line ends included, so that it can be put back byte for byte."""
     data = file.read_bytes()
     decode_text(data, file)  # refuses what is not UTF-8, by the name of the file
@@ -188,7 +192,7 @@ def _text(file: Path) -> str:
 
 
 def _now(file: Path) -> str | None:
-    return _text(file) if file.exists() else None
+    return caption_text(file) if file.exists() else None
 
 
 def _write(root: Path, changes: Sequence[Change], about: Row) -> None:
@@ -201,6 +205,14 @@ def _write(root: Path, changes: Sequence[Change], about: Row) -> None:
             change.file.unlink()
         else:
             write_bytes(change.file, change.after.encode("utf-8"))
+
+
+def _by_file(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """One edit may have changed a file twice: a captioning run that was killed, and went on."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["file"], []).append(row)
+    return found
 
 
 def _row(change: Change, root: Path) -> Row:

@@ -17,6 +17,7 @@ import typer
 import brushwork
 from brushwork.cli.buckets import buckets
 from brushwork.cli.cache import cache
+from brushwork.cli.caption import caption
 from brushwork.cli.captions import captions
 from brushwork.cli.convert import convert
 from brushwork.cli.demo import demo
@@ -64,6 +65,7 @@ app.command()(merge)
 app.command()(prepare)
 app.command()(buckets)
 app.command()(migrate)
+app.command()(caption)
 app.command()(captions)
 app.add_typer(cache, name="cache")
 app.command()(download)

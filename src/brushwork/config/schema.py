@@ -694,6 +694,49 @@ class CurationConfig(Section):
     """Frames whose vectors have at least this cosine are near-duplicates too. Unset goes by the hash alone."""
 
 
+class CaptioningConfig(Section):
+    """How captions are written by a model: section `[captioning]`. What they should say stands in the profile."""
+
+    model: str = "Qwen/Qwen2-VL-2B-Instruct"
+    """The model that looks and writes: a folder in the layout of transformers, or a hub id. Not asked for where a
+    server is named."""
+
+    batch_size: int = Field(8, ge=1)
+    """Pictures that a model on this machine sees at once. Where memory does not suffice, it is halved by itself."""
+
+    side: int = Field(1024, ge=64)
+    """Longer pictures are shown to the model reduced to so many pixels along their longer side."""
+
+    requests: int = Field(8, ge=1, le=1024)
+    """Requests that each server gets at a time. vLLM works on many at once; llama.cpp on as many as `--parallel`."""
+
+    timeout: float = Field(120.0, gt=0)
+    """Seconds that a server may take for one answer."""
+
+    retries: int = Field(6, ge=0)
+    """How often a request is sent again that a server did not answer, or answered with rubbish, 429 or 5xx."""
+
+    wait: float = Field(1.0, ge=0)
+    """Seconds before the first of these; each further one waits twice as long, or as long as the server says."""
+
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the server's key, where it wants one. The key itself stands in no file."""
+
+    tries: int = Field(3, ge=1)
+    """How often a question is asked where the answer is empty, a refusal, repeats itself, is in another script, or
+    holds a word that must not appear. From the second time on, words are drawn, so that the answer is another."""
+
+    temperature: float = Field(0.0, ge=0, le=2)
+    """How freely words are drawn. 0 takes the likeliest: the same picture gets the same caption again."""
+
+    shorten: bool = True
+    """Leave out the last phrases of an answer that would make the caption longer than the base reads."""
+
+    least_fit: float = Field(0.8, ge=0, le=1)
+    """Where an encoder compares captions with pictures: the least share of the other captions that should fit a
+    picture less than its own, and of the other pictures that should fit a caption less. Below it, it is told."""
+
+
 class Settings(Section):
     """All settings of a run."""
 
@@ -718,3 +761,4 @@ class Settings(Section):
     about: AboutConfig = AboutConfig()
     log: LogConfig = LogConfig()
     curation: CurationConfig = CurationConfig()
+    captioning: CaptioningConfig = CaptioningConfig()
