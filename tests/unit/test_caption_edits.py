@@ -136,3 +136,35 @@ def test_the_history_is_one_json_object_a_line(photos: Path) -> None:
 
     for line in (photos / "captions.jsonl").read_text(encoding="utf-8").splitlines():
         assert set(json.loads(line)) == {"file", "before", "after", "edit", "at"}
+
+
+def test_shuffled_tags_are_the_same_ones_and_those_that_are_kept_stay_in_front(photos: Path) -> None:
+    tags = [f"tag {number}" for number in range(12)]
+    (photos / "a.txt").write_text(", ".join(tags) + "\n")
+    (photos / "c.txt").write_text(", ".join(tags) + "\n")
+    (photos / "d.txt").write_text("mia, red ||| " + ", ".join(tags) + " ||| film\n")
+    before = files(photos)
+    data = DataConfig(keep_tokens=2, keep_tokens_separator="|||")
+
+    edit_captions(photos, Edit(shuffle=5, prefix="p,"), data=data)
+    after = files(photos)
+
+    written = {name: text.decode() for name, text in after.items() if name.endswith(".txt")}
+    found = {name: text.strip().removeprefix("p, ").split(", ") for name, text in written.items()}
+    assert found["a.txt"][:2] == tags[:2]
+    assert found["a.txt"] != tags
+    assert sorted(found["a.txt"]) == sorted(tags)
+    assert found["a.txt"] != found["c.txt"]  # each file has an order of its own
+    parts = after["d.txt"].decode().strip().split(" ||| ")
+    assert (parts[0], parts[2], sorted(parts[1].split(", "))) == ("p, mia, red", "film", sorted(tags))
+    assert after["a.txt"].endswith(b"\n")
+    undo_last_edit(photos, data=data)
+    assert files(photos) == before
+    edit_captions(photos, Edit(shuffle=5, prefix="p,"), data=data)
+    assert files(photos) == after
+    assert read_rows(photos / "captions.jsonl")[-1]["edit"] == "prefix p,; shuffle by 5"
+
+
+def test_a_sentence_without_commas_is_not_changed_by_shuffling() -> None:
+    assert edited("a cat on a mat.\n", Edit(shuffle=1)) == "a cat on a mat.\n"
+    assert edited("mia, a cat", Edit(shuffle=1), data=DataConfig(keep_tokens=1)) == "mia, a cat"

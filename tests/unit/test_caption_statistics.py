@@ -89,3 +89,23 @@ def test_the_command_tells_and_edits(photos: Path) -> None:
     undone = CliRunner().invoke(app, ["captions", str(photos), "--undo"])
     assert undone.exit_code == 0, undone.output
     assert (photos / "a.txt").read_bytes() == CAPTIONS["a"]
+
+
+def test_the_command_finds_words_and_draws_the_tags_outside_the_set(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = CliRunner().invoke(app, ["captions", str(photos), "--find", "RED hat"])
+    assert found.exit_code == 0, found.output
+    assert "a.png\n  mia, red hat, snow" in found.output
+    assert found.output.strip().endswith("3 captions hold it")
+
+    (photos / "a.txt").write_text("mia, a hat for $5 or $6, snow")  # no formula of matplotlib's
+    chart = tmp_path_factory.mktemp("charts") / "tags.png"
+    drawn = CliRunner().invoke(app, ["captions", str(photos), "--top", "4", "--chart", str(chart)])
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open(chart) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 600
+    inside = CliRunner().invoke(app, ["captions", str(photos), "--chart", str(photos / "tags.png")])
+    assert "would be taken for one of its pictures" in str(inside.exception)
+    assert not (photos / "tags.png").exists()

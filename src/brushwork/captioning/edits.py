@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from brushwork.atomic import write_bytes
@@ -16,8 +17,10 @@ from brushwork.data.captions import decode_text
 from brushwork.data.forms import find_pictures
 from brushwork.data.layout import Layout, counted
 from brushwork.data.reviews import REVIEW
+from brushwork.data.wording import shuffled
 from brushwork.errors import UserError, listed
 from brushwork.records import Row, append_row, read_rows
+from brushwork.runtime import derive_seed
 
 HISTORY = "captions.jsonl"
 
@@ -30,15 +33,19 @@ class Edit:
     replacements: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
     suffix: str = ""
+    shuffle: int | None = None
+    """Put the tags in another order that follows from this number and the file's name, before prefix and suffix are
+    put on. Those that `data.keep_tokens` and `data.keep_tokens_separator` hold stay."""
 
     def __bool__(self) -> bool:
-        return bool(self.removed_tags or self.replacements or self.prefix or self.suffix)
+        return bool(self.removed_tags or self.replacements or self.prefix or self.suffix or self.shuffle is not None)
 
     def __str__(self) -> str:
         parts = [f"remove tag {tag}" for tag in self.removed_tags]
         parts += [f"replace {old} by {new}" for old, new in self.replacements]
         parts += [f"prefix {self.prefix}"] if self.prefix else []
         parts += [f"suffix {self.suffix}"] if self.suffix else []
+        parts += [f"shuffle by {self.shuffle}"] if self.shuffle is not None else []
         return "; ".join(parts)
 
 
@@ -77,11 +84,18 @@ class Edited:
         }
 
 
-def edited(text: str, edit: Edit, *, separator: str = ",") -> str:
-    """A caption file's text after an edit. Line ends, blank lines and a byte order mark stay as they are."""
+def edited(text: str, edit: Edit, *, data: DataConfig | None = None, name: str = "") -> str:
+    """A caption file's text after an edit. Line ends, blank lines and a byte order mark stay as they are.
+
+    Args:
+        data: what stands between tags, and which keep their place.
+        name: the file's, for what is drawn.
+    """
+    data = data or DataConfig()
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     lines = text.removeprefix("\ufeff").splitlines(keepends=True)
-    return mark + "".join(_edited_line(line, edit, separator) for line in lines)
+    draws = Random(derive_seed(edit.shuffle or 0, f"order of {name}"))
+    return mark + "".join(_edited_line(line, edit, data, draws) for line in lines)
 
 
 def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = False) -> Edited:
@@ -99,11 +113,11 @@ def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = 
     for name, picture in layout.pictures.items():
         if picture.caption_file is not None:
             before = caption_text(picture.caption_file)
-            after = edited(before, edit, separator=data.caption_separator)
+            after = edited(before, edit, data=data, name=layout.name(picture.caption_file))
             captions[picture.caption_file] = Change(picture.caption_file, before, after)
         elif picture.caption and picture.caption != picture.class_tokens:
             file = Path(str(picture.path)).with_suffix(data.caption_extension)
-            after = edited(picture.caption, edit, separator=data.caption_separator)
+            after = edited(picture.caption, edit, data=data, name=layout.name(file))
             captions[file] = Change(file, None, None if after == picture.caption else after + "\n")
         else:
             untouched.append(name)
@@ -144,13 +158,15 @@ def undo_last_edit(place: Path, *, data: DataConfig, dry_run: bool = False) -> E
     return Edited(root, changes, len(done), written=not dry_run)
 
 
-def _edited_line(line: str, edit: Edit, separator: str) -> str:
+def _edited_line(line: str, edit: Edit, data: DataConfig, draws: Random) -> str:
     text = line.strip()
     if not text:
         return line
-    new = _without_tags(text, edit.removed_tags, separator)
+    new = _without_tags(text, edit.removed_tags, data.caption_separator)
     for old, replacement in edit.replacements:
         new = re.sub(_whole(old), replacement.replace("\\", r"\\"), new)
+    if edit.shuffle is not None:
+        new = shuffled(new, data, draws)
     if edit.prefix and not new.startswith(edit.prefix.strip()):
         new = f"{edit.prefix.strip()} {new}".strip()
     if edit.suffix and not new.endswith(edit.suffix.strip()):

@@ -158,6 +158,13 @@ def caption_statistics(place: Path, *, settings: Settings, num_examples: int = 3
     )
 
 
+def find_captions(place: Path, words: str, *, settings: Settings) -> dict[str, str]:
+    """The captions that hold some words, whatever their case and not only inside other words, by picture."""
+    layout = find_pictures(place, data=settings.data, offline=settings.model.offline, tolerant=True)
+    texts = {name: picture.caption for name, picture in layout.pictures.items() if picture.caption}
+    return {name: text for name, text in texts.items() if _holds(text, words)}
+
+
 def _tags(captions: Sequence[str], separator: str) -> dict[str, int]:
     """In how many captions each tag stands; one that stands twice in a caption counts once."""
     counts = Counter(

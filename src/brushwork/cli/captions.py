@@ -24,6 +24,18 @@ def captions(
     ] = None,
     add_prefix: Annotated[str, typer.Option(metavar="TEXT", help="Put before captions that lack it.")] = "",
     add_suffix: Annotated[str, typer.Option(metavar="TEXT", help="Put after captions that lack it.")] = "",
+    shuffle: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle", help="Put tags in another order; data.keep_tokens stay in front, train.seed draws."
+        ),
+    ] = False,
+    find: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Show the captions that hold these words.")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw how often the most frequent tags stand there.")
+    ] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Put back what the last edit changed.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be changed, and change nothing.")
@@ -38,15 +50,26 @@ def captions(
     Edits keep the old captions in SET/captions.jsonl. What is told follows settings such as data.caption_prefix.
 
     Example: brushwork captions photos --trigger mia
+
     Example: brushwork captions photos --remove-tag watermark --replace cat=kitten --add-prefix "mia," --dry-run
+
+    Example: brushwork captions photos --shuffle --set data.keep_tokens=1
+
+    Example: brushwork captions photos --top 40 --chart tags.png
     """
     from brushwork.captioning.edits import Edit, edit_captions, undo_last_edit
-    from brushwork.captioning.statistics import caption_statistics
+    from brushwork.captioning.statistics import caption_statistics, find_captions
     from brushwork.config.load import resolve
 
     given = [] if trigger is None else [f"trigger={json.dumps(trigger)}"]
     settings = resolve(recipe=recipe, files=config or [], overrides=[*given, *(overrides or [])]).settings
-    edit = Edit(tuple(remove_tag or ()), tuple(map(_pair, replace or ())), add_prefix, add_suffix)
+    edit = Edit(
+        tuple(remove_tag or ()),
+        tuple(map(_pair, replace or ())),
+        add_prefix,
+        add_suffix,
+        settings.train.seed if shuffle else None,
+    )
     if undo or edit:
         done = (
             undo_last_edit(data, data=settings.data, dry_run=dry_run)
@@ -55,12 +78,32 @@ def captions(
         )
         say(done, data, as_json=as_json)
         return
+    if find is not None:
+        say_found(find_captions(data, find, settings=settings), as_json=as_json)
+        return
     found = caption_statistics(data, settings=settings)
+    if chart is not None:
+        from brushwork.captioning.chart import draw_tags
+
+        inside = data if data.is_dir() else None
+        draw_tags(found.tags, chart, num_captions=len(found.tokens), top=top, inside=inside)
     if as_json:
         typer.echo(json.dumps(found.record(), ensure_ascii=False))
         return
     for name, value in found.lines(top=top):
         typer.echo(f"{name:<18}{value}")
+    if chart is not None:
+        typer.echo(f"{'chart':<18}{chart}")
+
+
+def say_found(captions: dict[str, str], *, as_json: bool) -> None:
+    """Show captions by picture."""
+    if as_json:
+        typer.echo(json.dumps(captions, ensure_ascii=False))
+        return
+    for name, text in captions.items():
+        typer.echo(f"{name}\n  {text}")
+    typer.echo(f"{len(captions)} captions hold it")
 
 
 def say(done: "Edited", data: Path, *, as_json: bool) -> None:

@@ -57,6 +57,19 @@ def worded(
     return caption
 
 
+def shuffled(caption: str, data: DataConfig, draws: Random) -> str:
+    """A caption with its tags in another order, as it can be written back: marks that hold tags stay."""
+    before, tags, after = _parted(caption, data)
+    if len(tags) < 2:
+        return caption
+    draws.shuffle(tags)
+    mark = data.keep_tokens_separator
+    if not mark or mark not in caption:
+        return JOINT.join([*before, *tags])
+    parts = [JOINT.join(part) for part in (before, tags, after)]
+    return f" {mark} ".join(parts if caption.count(mark) > 1 else parts[:2]).strip()
+
+
 def num_warm(count: int, *, step: int, steps: float, least: int) -> int:
     """How many of `count` tags are shown at `step` of a warm-up: `least` at first, all at the end."""
     return math.floor(step * ((count - least) / steps)) + least
