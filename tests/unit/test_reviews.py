@@ -18,7 +18,7 @@ from brushwork.config.schema import DataConfig, Settings
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.masks import give_masks
 from brushwork.data.picture import open_rgb
-from brushwork.data.reviews import Review, append_review, read_reviews
+from brushwork.data.reviews import Review, append_reviews, read_reviews
 from brushwork.data.transform import Corner, Placement, Size, mirrored, place, render
 from brushwork.data.waiting import wait_for_captions
 from brushwork.data.writing import prepare_set
@@ -58,9 +58,9 @@ def named(dataset: Dataset, name: str) -> Sample:
 
 
 def test_the_last_review_of_a_picture_counts_as_a_whole(photos: Path) -> None:
-    append_review(photos, Review("a.png", "refuse", "blur", crop=CROP, time="1"))
-    append_review(photos, Review("b.png", "keep", duplicate_of="c.png", caption="of b, sitting"))
-    append_review(photos, Review("a.png", "undecided", time="2"))
+    append_reviews(photos, [Review("a.png", "refuse", "blur", crop=CROP, time="1")])
+    append_reviews(photos, [Review("b.png", "keep", duplicate_of="c.png", caption="of b, sitting")])
+    append_reviews(photos, [Review("a.png", "undecided", time="2")])
 
     reviews = read_reviews(photos)
 
@@ -73,13 +73,13 @@ def test_the_last_review_of_a_picture_counts_as_a_whole(photos: Path) -> None:
 
 @pytest.mark.parametrize("end", ['{"file": "b.png", "decis', '{"file": "b.png", "decision": "refuse"}'])
 def test_after_a_kill_in_the_middle_of_a_row_the_next_one_stands_on_its_own(photos: Path, end: str) -> None:
-    append_review(photos, Review("a.png", "refuse"))
+    append_reviews(photos, [Review("a.png", "refuse")])
     with (photos / "review.jsonl").open("a") as file:
         file.write(end)
     whole = {"b.png"} if end.endswith("}") else set()
 
     assert read_reviews(photos).keys() == {"a.png"} | whole
-    append_review(photos, Review("c.png", "refuse"))
+    append_reviews(photos, [Review("c.png", "refuse")])
 
     assert read_reviews(photos).keys() == {"a.png", "c.png"} | whole
     assert all(json.loads(line) for line in (photos / "review.jsonl").read_text().splitlines())

@@ -158,6 +158,37 @@ def undo_last_edit(place: Path, *, data: DataConfig, dry_run: bool = False) -> E
     return Edited(root, changes, len(done), written=not dry_run)
 
 
+@dataclass(frozen=True)
+class Rewritten:
+    """A caption file as it was before it was written anew by hand."""
+
+    text: str | None
+    """None where there was no file."""
+    at: str
+
+
+def rewrite_caption(root: Path, file: Path, text: str | None, *, undoes: str | None = None) -> None:
+    """Write one caption file as a whole; the old one is kept as those of an edit are, and can be had back like them.
+
+    Args:
+        text: what is to stand in it; None where there is to be no file.
+        undoes: which change is taken back by this.
+    """
+    about = {"edit": "review"} if undoes is None else {"edit": "undo", "undoes": undoes}
+    _write(root, [Change(file, _now(file), text)], about)
+
+
+def rewritten(root: Path, file: Path) -> Rewritten | None:
+    """What a caption file was before it was last written by hand, if that was not taken back yet."""
+    rows = read_rows(root / HISTORY) if (root / HISTORY).is_file() else []
+    undone = {row.get("undoes") for row in rows}
+    name = file.relative_to(root).as_posix()
+    for row in reversed(rows):
+        if row.get("edit") == "review" and row.get("file") == name and row.get("at") not in undone:
+            return Rewritten(row["before"], row["at"])
+    return None
+
+
 def _edited_line(line: str, edit: Edit, data: DataConfig, draws: Random) -> str:
     text = line.strip()
     if not text:
@@ -218,7 +249,7 @@ def _write(root: Path, changes: Sequence[Change], about: Row) -> None:
         append_row(root / HISTORY, {**_row(change, root), **about, "at": at})
     for change in changes:
         if change.after is None:
-            change.file.unlink()
+            change.file.unlink(missing_ok=True)
         else:
             write_bytes(change.file, change.after.encode("utf-8"))
 

@@ -34,6 +34,7 @@ from brushwork.cli.prepare import prepare
 from brushwork.cli.queue import queue
 from brushwork.cli.recipes import recipes
 from brushwork.cli.resume import resume
+from brushwork.cli.review import review
 from brushwork.cli.steer import sample, save, stop
 from brushwork.cli.train import train
 
@@ -62,6 +63,7 @@ app.command()(inspect)
 app.command()(extract)
 app.command()(convert)
 app.command()(merge)
+app.command()(review)
 app.command()(prepare)
 app.command()(buckets)
 app.command()(migrate)

@@ -12,7 +12,7 @@ from pathlib import Path
 from brushwork.config.schema import DataConfig
 from brushwork.data.huggingface import fetched, training_files
 from brushwork.data.layout import CONTAINERS, Layout, counted, read_layout, training_part
-from brushwork.data.masks import leave_out_masks
+from brushwork.data.mask_files import leave_out_masks
 from brushwork.data.parquet import TABLE, read_tables
 from brushwork.data.place import fixed_part, is_hub_place, is_pattern, matching_files
 from brushwork.data.reviews import heed_reviews

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from brushwork.config.schema import DataConfig
-from brushwork.data.layout import Layout, counted, same_name
+from brushwork.data.layout import counted
+from brushwork.data.mask_files import ALPHA, BESIDE, MASK_ENDINGS
 from brushwork.data.picture import READABLE, BadPictureError, has_alpha, open_alpha, open_rgb
 from brushwork.data.source import Source
 from brushwork.data.transform import Placement
@@ -29,9 +30,6 @@ from brushwork.errors import UserError, listed
 if TYPE_CHECKING:
     from brushwork.data.folder import Dataset, Sample
 
-ALPHA, BESIDE = "alpha", "beside"
-
-_ENDINGS = (".mask", "-masklabel")
 _LATENT = 8
 """Pixels to a side of a latent."""
 _SHAPE_TOLERANCE = 0.01
@@ -54,25 +52,6 @@ class Mask:
         if self.part is None:
             return self.digest
         return hashlib.sha256(f"{self.digest} {self.part}".encode()).hexdigest()
-
-
-def leave_out_masks(layout: Layout, setting: str | None) -> None:
-    """Masks are no pictures of the set, wherever they lie."""
-    folder = None if setting in (None, ALPHA, BESIDE) else Path(str(setting)).expanduser().resolve()
-    files = {name: picture.path for name, picture in layout.pictures.items() if isinstance(picture.path, Path)}
-    stems = {(path.parent, same_name(path.stem)) for path in files.values()}
-    masks = []
-    for name, path in files.items():
-        stem = same_name(path.stem)
-        beside = any(
-            stem.endswith(ending) and (path.parent, stem.removesuffix(ending)) in stems for ending in _ENDINGS
-        )
-        if beside or (folder is not None and folder in path.resolve().parents):
-            masks.append(name)
-    for name in masks:
-        del layout.pictures[name]
-    if masks and setting is None:
-        layout.notes.append(counted("left out, masks by their names (data.masks = beside uses them)", masks))
 
 
 def give_masks(dataset: Dataset, data: DataConfig) -> Dataset:
@@ -197,11 +176,11 @@ def _places(picture: Path, name: str, data: DataConfig) -> Iterator[Path]:
     """Where a picture's mask may lie, the first that is there counting."""
     endings = sorted(READABLE, key=lambda ending: (ending != ".png", ending))
     if data.masks == BESIDE:
-        for mark in _ENDINGS:
+        for mark in MASK_ENDINGS:
             yield from (picture.with_name(f"{picture.stem}{mark}{ending}") for ending in endings)
         return
     folder = Path(str(data.masks)).expanduser()
     below = Path(name)
     for place in dict.fromkeys([folder / below.parent, folder]):
-        for stem in (below.stem, *(below.stem + mark for mark in _ENDINGS)):
+        for stem in (below.stem, *(below.stem + mark for mark in MASK_ENDINGS)):
             yield from (place / f"{stem}{ending}" for ending in endings)

@@ -8,7 +8,7 @@ pictures, or beside the shards that hold them.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
@@ -40,6 +40,8 @@ class Review:
     """The part to use, in pixels of the picture after EXIF turned it; None for the whole."""
     duplicate_of: str | None = None
     time: str = ""
+    undo: bool = False
+    """Whether this puts back what was said before, rather than saying something new."""
     line: int = 0
     """Where it stands in the file; 0 where it does not yet."""
 
@@ -52,6 +54,7 @@ class Review:
             "reason": self.reason,
             **{name: value for name, value in said.items() if value is not None},
             "time": self.time,
+            **({"undo": True} if self.undo else {}),
         }
 
 
@@ -61,7 +64,12 @@ def review_file(root: Path) -> Path:
 
 
 def read_reviews(root: Path) -> dict[str, Review]:
-    """The last review of each picture, by its name in Unicode's composed form; none where there is no file.
+    """The last review of each picture, by its name in Unicode's composed form; none where there is no file."""
+    return {same_name(review.file): review for review in read_review_rows(root)}
+
+
+def read_review_rows(root: Path) -> list[Review]:
+    """Every row, in the order in which they were decided.
 
     A last line that a kill cut short was never acknowledged and is left out; a whole one that only lacks its newline
     counts.
@@ -71,25 +79,24 @@ def read_reviews(root: Path) -> dict[str, Review]:
     """
     file = review_file(root)
     if not file.is_file():
-        return {}
+        return []
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 (byte {error.start}).", fix="save it as UTF-8") from error
     if not _is_whole(text[text.rfind("\n") + 1 :]):
         text = text[: text.rfind("\n") + 1]
-    reviews = (parse_review(row, file, line) for line, row in numbered_rows(text, file).items())
-    return {same_name(review.file): review for review in reviews}
+    return [parse_review(row, file, line) for line, row in numbered_rows(text, file).items()]
 
 
-def append_review(root: Path, review: Review) -> None:
-    """Add a review at the end; it is on the disk when this returns."""
+def append_reviews(root: Path, reviews: Sequence[Review]) -> None:
+    """Add reviews at the end; they are on the disk when this returns."""
     file = review_file(root)
-    line = json.dumps(review.row(), ensure_ascii=False) + "\n"
+    lines = "".join(json.dumps(review.row(), ensure_ascii=False) + "\n" for review in reviews)
     is_new = not file.exists()
     with file.open("a+b") as opened:
         _end_last_line(opened)
-        opened.write(line.encode("utf-8"))
+        opened.write(lines.encode("utf-8"))
         opened.flush()
         os.fsync(opened.fileno())
     if is_new and os.name == "posix":  # the name of a new file is on the disk once its folder is
@@ -163,6 +170,7 @@ def parse_review(row: Mapping[str, object], file: Path, line: int) -> Review:
         crop=None if crop is None else _box(crop, bad),
         duplicate_of=texts["duplicate_of"],
         time=texts["time"] or "",
+        undo=row.get("undo") is True,
         line=line,
     )
 

@@ -17,7 +17,7 @@ from brushwork import __version__
 from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
 from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
 from brushwork.config.schema import FolderConfig, Settings
-from brushwork.data.masks import ALPHA, BESIDE
+from brushwork.data.mask_files import ALPHA, BESIDE
 from brushwork.data.place import is_hub_place, is_there, whole_place
 from brushwork.data.waiting import wait_for_captions
 from brushwork.distributed import current, joined, voice

@@ -1,0 +1,1 @@
+"""The local page: a person looks at pictures and decides."""
