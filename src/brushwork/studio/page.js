@@ -91,6 +91,7 @@ window.bw = (() => {
     paint();
   }
   function paint() {
+    if (marks.current < 0) return;
     for (const cell of document.querySelectorAll(".grid .cell")) {
       const number = +cell.dataset.n, known = marks.states.get(number);
       cell.classList.toggle("current", number === marks.current);

@@ -113,6 +113,7 @@ class Window:
         self._draw_bar()
         self._draw_tools()
         self._draw_grid()
+        self._mark(())
 
     def _build(self, ui: Any) -> None:
         def html(classes: str) -> Any:
