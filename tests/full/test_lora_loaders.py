@@ -5,63 +5,29 @@ them), and stable-diffusion.cpp (the program named by SD_CLI, else `sd-cli` on t
 not matter get no memory: they are built on the meta device. The SDXL cases take minutes, 11 GB of memory, 7 of disk.
 """
 
-import os
 import re
-import shutil
-import subprocess
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
-from test_bases_full_size import write_checkpoint
-from test_unet_full_size import make_weights
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from brushwork.lora.files import read_adapter, write_adapter
-from brushwork.lora.inject import apply, inject
+from brushwork.lora.inject import apply
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.merge import delta
-from brushwork.lora.state import AdapterState, canonical_name
-from brushwork.models.spec import SD15, SDXL, Family, UNetSpec
-from brushwork.models.unet import UNet
+from brushwork.lora.state import canonical_name
+from brushwork.models.spec import Family, UNetSpec
+from full_size import SPECS, adapter_for, draw_with_sd_cli, empty_components, make_weights
 
 pytestmark = pytest.mark.full
 
-SPECS: dict[Family, UNetSpec] = {"sd15": SD15, "sdxl": SDXL}
 PIPELINES = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
-SD_CLI_MISSING = "there is no stable-diffusion.cpp here: `make test-full` builds it, or set SD_CLI to its `sd-cli`"
-
-
-def empty_components(family: Family, *, of_diffusers: bool = False) -> dict[str, nn.Module]:
-    """The networks of a family at full size, without memory."""
-    large = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-    small = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    spec = SPECS[family]
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(spec.to_config()) if of_diffusers else UNet(spec)
-        parts: dict[str, nn.Module] = {"unet": unet, "text_encoder": CLIPTextModel(CLIPTextConfig(**small))}
-        if family == "sdxl":
-            parts["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig(**large))
-    return parts
-
-
-def adapter_for(family: Family, targets: str, *, alpha: float = 1.0, text_encoder: bool = True) -> AdapterState:
-    """Every module that the targets have at full size, with random numbers that fp16 holds exactly."""
-    draw = torch.Generator().manual_seed(0)
-    adapter = inject(empty_components(family), targets=targets, rank=2, alpha=alpha, text_encoder=text_encoder)
-    return {
-        name: LoRAWeights(
-            down=(torch.randn(layer.down.shape, generator=draw) * 0.05).half().float(),
-            up=(torch.randn(layer.up.shape, generator=draw) * 0.05).half().float(),
-            alpha=layer.alpha,
-        )
-        for name, layer in adapter.layers.items()
-    }
 
 
 def load_in_diffusers(folder: Path, components: dict[str, nn.Module], family: Family) -> dict[str, BaseTunerLayer]:
@@ -193,24 +159,10 @@ def test_refiners_attaches_every_module(
     assert failed == ([] if family == "sd15" else ["failed to attach 6/264 loras to the text encoder"])
 
 
-@pytest.fixture(scope="module")
-def sd_cli() -> str:
-    program = os.environ.get("SD_CLI") or shutil.which("sd-cli")
-    if program is None or not Path(program).is_file():
-        pytest.fail(SD_CLI_MISSING)
-    return program
-
-
-@pytest.fixture(scope="module", params=["sd15", "sdxl"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Family, Path]:
-    family = request.param
-    return family, write_checkpoint(tmp_path_factory.mktemp(family) / f"{family}.safetensors", family)
-
-
+@pytest.mark.parametrize("family", SPECS)
 def test_stable_diffusion_cpp_applies_every_tensor(
-    tmp_path: Path, sd_cli: str, checkpoint: tuple[Family, Path]
+    tmp_path: Path, sd_cli: str, family: Family, single_file: Callable[[Family], Path]
 ) -> None:
-    family, base = checkpoint
     cases = [("kohya", "kohya", True), ("kohya_conv", "kohya", True)]
     if family == "sd15":  # of these layouts it knows the names of the UNet alone
         cases += [("kohya_conv", "diffusers", False), ("kohya_conv", "peft", False)]
@@ -219,13 +171,11 @@ def test_stable_diffusion_cpp_applies_every_tensor(
         write_adapter(tmp_path / "corgi.safetensors", state, spec=SPECS[family], layout=layout)
         tensors = len(load_file(tmp_path / "corgi.safetensors"))
 
-        done = subprocess.run(
-            [sd_cli, "-m", str(base), "-p", "a corgi<lora:corgi:1>", "--lora-model-dir", str(tmp_path), "-v",
-             "-W", "64", "-H", "64", "--steps", "1", "--cfg-scale", "1", "-o", str(tmp_path / "out.png")],
-            capture_output=True, text=True, errors="replace", check=False,
-        )  # fmt: skip
+        prompt = "a corgi<lora:corgi:1>"
+        told = draw_with_sd_cli(
+            sd_cli, single_file(family), tmp_path / "out.png", prompt=prompt, lora_model_dir=str(tmp_path)
+        )
 
-        told = done.stdout + done.stderr
         applied = re.search(r"\((\d+) / (\d+)\) LoRA tensors have been applied", told)
         assert applied, told[-2000:]
         assert (int(applied[1]), int(applied[2])) == (tensors, tensors), (targets, layout)

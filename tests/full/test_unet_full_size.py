@@ -6,27 +6,12 @@ Both networks use the same tensors, so that SDXL in float32 takes 10 GB and not 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
 
 from brushwork.models.spec import SD15, SDXL, UNetSpec
 from brushwork.models.unet import UNet
+from full_size import make_weights
 
 pytestmark = pytest.mark.full
-
-
-def make_weights(network: torch.nn.Module) -> dict[str, Tensor]:
-    """Random weights that keep the size of what flows through the network about even."""
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for name, meta in network.state_dict().items():
-        weight = torch.empty(meta.shape)
-        if meta.ndim > 1:
-            weight.normal_(std=meta[0].numel() ** -0.5, generator=generator)
-        else:
-            is_norm_scale = "norm" in name and name.endswith("weight")
-            weight.normal_(mean=float(is_norm_scale), std=0.1, generator=generator)
-        weights[name] = weight
-    return weights
 
 
 @pytest.mark.parametrize("spec", [SD15, SDXL], ids=["sd15", "sdxl"])
