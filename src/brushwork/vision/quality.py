@@ -17,7 +17,7 @@ from PIL import Image
 Light = npt.NDArray[np.uint8]  # (H, W)
 Colours = npt.NDArray[np.uint8]  # (H, W, 3)
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a measure changes: what was measured before is measured again."""
 
 NORMAL_SIDE = 512
@@ -301,11 +301,19 @@ def _running_min(lines: Light, count: int) -> Light:
 def bars(colours: Colours) -> tuple[int, int, int, int]:
     """(H, W, 3) -> widths of the bars of one colour at the left, top, right and bottom border, in pixels.
 
-    A bar ends at once and along its whole length; an even sky or the white ground of a drawing does not.
+    A bar ends at once and along its whole length; an even sky or the white ground of a drawing does not. Opposite
+    bars have one colour: a wall above and a floor below are none.
     """
-    top, bottom = _bar(colours), _bar(colours[::-1])
-    inner = colours[top : len(colours) - bottom].swapaxes(0, 1)  # (W, H, 3)
-    return _bar(inner), top, _bar(inner[::-1]), bottom
+    top, bottom = _opposite_bars(colours)
+    left, right = _opposite_bars(colours[top : len(colours) - bottom].swapaxes(0, 1))
+    return left, top, right, bottom
+
+
+def _opposite_bars(lines: Colours) -> tuple[int, int]:
+    first, last = _bar(lines), _bar(lines[::-1])
+    if first and last and _share_other(lines[-1], np.median(lines[0], axis=0)) > 0.01:
+        return 0, 0
+    return first, last
 
 
 _SAME = 12
