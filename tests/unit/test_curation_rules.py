@@ -46,7 +46,7 @@ EDGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "blur_times": ("blurred", {"edge_width": 3.0, "edge_width_worst": 3.0}, {"edge_width": 3.01}),
     "motion_times": ("motion_blur", {"edge_width_worst": 3.59, "edge_width": 2}, {"edge_width_worst": 3.61}),
     "max_noise": ("noisy", {"noise": 0.07}, {"noise": 0.0701}),
-    "max_blockiness": ("compressed", {"blockiness": 1.65}, {"blockiness": 1.651}),
+    "max_blockiness": ("compressed", {"blockiness": 1.5}, {"blockiness": 1.501}),
     "max_repeats": ("upscaled", {"repeats": 0.45}, {"repeats": 0.5}),
     "max_bars": ("bars", {"bar_top": 10, "bar_bottom": 50}, {"bar_top": 11, "bar_bottom": 50}),
     "max_lettering": ("subtitles", {"lettering": 0.27}, {"lettering": 0.271}),

@@ -2,34 +2,79 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from brushwork.cli.choices import SetForm
 from brushwork.cli.overrides import AsJson, Data, Overrides
 
+if TYPE_CHECKING:
+    from brushwork.config.schema import Settings
+
 
 def prepare(
     data: Data,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write, which is not there yet.")],
     layout: Annotated[SetForm, typer.Option(help="How the pictures lie in it.")] = SetForm.FOLDER,
-    repeat: Annotated[int, typer.Option(metavar="N", help="kohya: how often a picture is seen in an epoch.")] = 1,
+    repeat: Annotated[
+        int | None, typer.Option(metavar="N", help="kohya: how often a picture is seen in an epoch, by default once.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Propose the repeats for a run of N steps, by train.epochs and the batch size."
+        ),
+    ] = None,
+    heldout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Hold out whole scenes, about this share of the pictures, in DIR/heldout."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="kohya: what follows the number, by default DIR's name.")] = None,
+    shard_size: Annotated[
+        float, typer.Option(min=0.001, metavar="MIB", help="webdataset: a shard is closed once it is larger.")
+    ] = 1024,
     validate: Annotated[bool, typer.Option("--validate", help="Read what was written, and compare.")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a set as a folder, as kohya's numbered folder or as tar shards. Every picture has its caption, or nothing
-    is written.
+    is written. What a review refuses is left out.
 
-    Example: brushwork prepare photos --out luca --layout kohya --repeat 10 --validate
+    Example: brushwork prepare photos --out luca --layout kohya --steps 2000 --heldout 0.1 --validate
     """
-    from brushwork.config.load import resolve
-    from brushwork.data.writing import prepare_set
+    from rich.console import Console
 
-    settings = resolve(overrides=overrides or []).settings.data
-    prepared = prepare_set(data, out, form=layout.value, repeats=repeat, name=name, validate=validate, data=settings)
+    from brushwork.config.load import resolve
+    from brushwork.data.folder import Dataset
+    from brushwork.data.writing import prepare_set
+    from brushwork.progress import progress_bar
+    from brushwork.vision.scenes import scenes_of
+
+    settings = resolve(overrides=overrides or []).settings
+
+    def scenes(dataset: Dataset) -> dict[str, int]:
+        with progress_bar(Console(stderr=True), "looking for scenes", len(dataset.samples)) as advance:
+            return scenes_of(
+                dataset, distance=settings.curation.near_distance, data=settings.data, on_progress=advance
+            )
+
+    prepared = prepare_set(
+        data,
+        out,
+        form=layout.value,
+        repeats=repeat or 1,
+        name=name,
+        validate=validate,
+        data=settings.data,
+        held_out=heldout,
+        scenes=scenes,
+        seed=settings.train.seed,
+        views=_views(settings, steps, repeat),
+        shard_mib=shard_size,
+    )
     if as_json:
         typer.echo(json.dumps(prepared.record()))
         return
@@ -37,4 +82,25 @@ def prepare(
         typer.echo(f"note: {note}")
     compared = ", read again and found the same" if validate else ""
     typer.echo(f"{out}: {prepared.num_pictures} pictures = {prepared.num_captions} captions{compared}")
-    typer.echo(f"  use it: brushwork train {out}")
+    learned = prepared.num_pictures - prepared.held_out
+    if heldout is not None:
+        typer.echo(f"  {learned} in train/, {prepared.held_out} in heldout/: no scene is in both")
+    if steps is not None:
+        typer.echo(
+            f"  {steps} steps in {settings.train.epochs} epochs: each picture {prepared.repeats} times an epoch"
+        )
+    plain = steps is not None and layout is not SetForm.KOHYA
+    typer.echo(f"  use it: brushwork train {out}" + (f" --set data.repeats={prepared.repeats}" if plain else ""))
+
+
+def _views(settings: "Settings", steps: int | None, repeat: int | None) -> float | None:
+    """Pictures that an epoch of a run of so many steps shows."""
+    from brushwork.errors import UserError
+
+    if steps is None:
+        return None
+    if repeat is not None:
+        raise UserError("--steps proposes what --repeat sets.", fix="give one of both")
+    if settings.train.epochs is None:
+        raise UserError("train.epochs is off: --steps divides by it.", fix="--set train.epochs=10")
+    return steps * settings.train.batch_size * settings.train.accumulation / settings.train.epochs

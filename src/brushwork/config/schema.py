@@ -675,7 +675,7 @@ class CurationConfig(Section):
     max_noise: float = Field(0.07, ge=0, le=1)
     """Refuse as noisy where the grain deviates by more than this."""
 
-    max_blockiness: float = Field(1.65, ge=1)
+    max_blockiness: float = Field(1.5, ge=1)
     """Refuse as compressed where the steps between blocks of 8 pixels are more than so many times those inside."""
 
     max_repeats: float = Field(0.45, ge=0, le=1)

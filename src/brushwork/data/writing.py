@@ -14,7 +14,7 @@ import shutil
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,18 @@ from brushwork.config.schema import DataConfig
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.layout import MOST_REPEATS, is_hidden
 from brushwork.data.picture import cropped_png
+from brushwork.data.split import hold_out_scenes
 from brushwork.errors import UserError, listed
 from brushwork.progress import Advance, progress_bar
 
 Form = Literal["folder", "kohya", "webdataset"]
 
-SHARD_BYTES = 1 << 30
+SHARD_MIB = 1024
 """A shard is closed once it is larger than this."""
+CHECKSUMS = "checksums.sha256"
+
+Scenes = Callable[[Dataset], Mapping[str, Hashable]]
+"""Tells to which scene each picture belongs, by its name."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Prepared:
     repeats: int
     notes: tuple[str, ...]
     validated: bool
+    held_out: int = 0
+    """How many of the pictures lie in `heldout/`."""
 
     def record(self) -> dict[str, Any]:
         """As plain values."""
@@ -52,6 +59,7 @@ class Prepared:
             "folder": str(self.folder),
             "pictures": self.num_pictures,
             "captions": self.num_captions,
+            "held_out": self.held_out,
             "repeats": self.repeats,
             "validated": self.validated,
             "notes": list(self.notes),
@@ -66,6 +74,11 @@ def prepare_set(
     repeats: int = 1,
     name: str | None = None,
     validate: bool = False,
+    held_out: float | None = None,
+    scenes: Scenes | None = None,
+    seed: int = 0,
+    views: float | None = None,
+    shard_mib: float = SHARD_MIB,
     data: DataConfig | None = None,
     console: Console | None = None,
 ) -> Prepared:
@@ -75,6 +88,11 @@ def prepare_set(
         repeats: the number before the name of kohya's folder.
         name: what follows it; by default the name of `out`.
         validate: read what was written, and compare pictures and captions.
+        held_out: the share of the pictures for `heldout/`.
+        scenes: pictures of one scene are on one side; without it, those with the same bytes.
+        seed: which scenes they are.
+        views: pictures that a run will show in an epoch: `repeats` is computed from it, where kohya's folder says it.
+        shard_mib: a shard is closed once it is larger than so many MiB.
 
     Raises:
         UserError: a picture has no caption, `out` is taken, or what was written is not what was read.
@@ -85,16 +103,27 @@ def prepare_set(
     settings = (data or DataConfig()).model_copy(update={"max_missing_captions": 0.0})
     with progress_bar(console, "reading pictures", 0) as advance:
         dataset = read_dataset(place, data=settings, on_progress=advance)
+    parts = _parts(dataset, held_out, scenes, seed)
+    learned = parts[0][1]
+    if views is not None:
+        repeats = min(max(1, round(views / len(learned.samples))), MOST_REPEATS)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        with progress_bar(console, "writing pictures", len(dataset.samples)) as advance:
-            if form == "webdataset":
-                _write_shards(dataset, partial, advance)
-            else:
-                _write_files(dataset, partial / f"{repeats}_{name}" if form == "kohya" else partial, advance)
-        if validate:
-            _compare(dataset, partial, out, settings, console)
+        for number, (part, some) in enumerate(parts):
+            folder = partial / part
+            folder.mkdir(exist_ok=True)
+            with progress_bar(console, "writing pictures", len(some.samples)) as advance:
+                if form == "webdataset":
+                    _write_shards(some, folder, advance, most_bytes=int(shard_mib * 2**20))
+                elif form == "kohya":
+                    _write_files(some, folder / f"{1 if number else repeats}_{name}", advance)
+                else:
+                    _write_files(some, folder, advance)
+            if validate:
+                _compare(some, folder, out, settings, console)
+        if form == "webdataset":
+            _write_checksums(partial)
         partial.chmod(0o755)
         if out.is_dir():
             out.rmdir()  # empty, as was checked
@@ -103,7 +132,28 @@ def prepare_set(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     count = len(dataset.samples)
-    return Prepared(out, count, count, repeats if form == "kohya" else 1, dataset.notes, validate)
+    shown = repeats if form == "kohya" or views is not None else 1
+    return Prepared(out, count, count, shown, dataset.notes, validate, count - len(learned.samples))
+
+
+def _parts(dataset: Dataset, held_out: float | None, scenes: Scenes | None, seed: int) -> list[tuple[str, Dataset]]:
+    """The folders below OUT and what lies in each; the first is trained on."""
+    if held_out is None:
+        return [("", dataset)]
+    known = scenes(dataset) if scenes else {sample.name: sample.content for sample in dataset.samples}
+    learned, aside = hold_out_scenes(dataset, held_out, seed, known)
+    return [("train", learned), ("heldout", aside)]
+
+
+def _write_checksums(folder: Path) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = []
+    for file in files:
+        with file.open("rb") as opened:
+            lines.append(
+                f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {file.relative_to(folder).as_posix()}\n"
+            )
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
 def _check(out: Path, form: Form, repeats: int, name: str) -> None:
@@ -160,11 +210,11 @@ def _write_files(dataset: Dataset, folder: Path, advance: Advance) -> None:
         advance(done, len(dataset.samples))
 
 
-def _write_shards(dataset: Dataset, folder: Path, advance: Advance) -> None:
+def _write_shards(dataset: Dataset, folder: Path, advance: Advance, *, most_bytes: int) -> None:
     shards, archive = 0, None
     try:
         for done, (stem, suffix, sample, data) in enumerate(_named(dataset), start=1):
-            if archive is None or archive.offset > SHARD_BYTES:
+            if archive is None or archive.offset > most_bytes:
                 if archive is not None:
                     archive.close()
                 archive = tarfile.open(folder / f"{shards:05}.tar", "w")  # noqa: SIM115
