@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brushwork.captioning.run import caption as caption
+    from brushwork.curation.run import curate as curate
     from brushwork.demonstration.run import demo as demo
     from brushwork.errors import UserError as UserError
     from brushwork.generation.generate import generate as generate
@@ -33,6 +34,7 @@ _PLACES = {
     "caption": ("brushwork.captioning.run", "caption"),
     "check_buckets": ("brushwork.training.bucket_check", "check_buckets"),
     "convert": ("brushwork.lora.files", "convert_adapter"),
+    "curate": ("brushwork.curation.run", "curate"),
     "demo": ("brushwork.demonstration.run", "demo"),
     "extract": ("brushwork.training.extract", "extract"),
     "generate": ("brushwork.generation.generate", "generate"),
@@ -48,6 +50,7 @@ __all__ = [
     "caption",
     "check_buckets",
     "convert",
+    "curate",
     "demo",
     "extract",
     "generate",

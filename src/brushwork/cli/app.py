@@ -20,6 +20,7 @@ from brushwork.cli.cache import cache
 from brushwork.cli.caption import caption
 from brushwork.cli.captions import captions
 from brushwork.cli.convert import convert
+from brushwork.cli.curate import curate
 from brushwork.cli.demo import demo
 from brushwork.cli.doctor import doctor
 from brushwork.cli.download import download
@@ -64,6 +65,7 @@ app.command()(extract)
 app.command()(convert)
 app.command()(merge)
 app.command()(review)
+app.command()(curate)
 app.command()(prepare)
 app.command()(buckets)
 app.command()(migrate)

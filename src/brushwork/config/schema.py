@@ -693,6 +693,38 @@ class CurationConfig(Section):
     near_similarity: float | None = Field(None, gt=0, le=1)
     """Frames whose vectors have at least this cosine are near-duplicates too. Unset goes by the hash alone."""
 
+    encoder: str = "openai/clip-vit-large-patch14"
+    """What frames and references are compared by: a CLIP, SigLIP or DINOv2 as a folder of transformers or a hub id,
+    or `bundled`, the tiny CLIP that knows the drawn film."""
+
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """What the encoder computes in. `auto` is bf16 on a card that has it, else fp16 on a card, fp32 on the CPU."""
+
+    batch_size: int = Field(16, ge=1)
+    """Frames that go through the encoder at once."""
+
+    best_of: int = Field(10, ge=1)
+    """Similarity is the mean cosine with so many of the references, the nearest ones. 1 is the best alone, which a
+    single odd reference can mislead."""
+
+    min_similarity: float | Literal["proposed"] = "proposed"
+    """Refuse as unlike the references what is less similar to them; 0.75 is usual for CLIP ViT-L/14. `proposed` takes
+    it from the references' own spread: how like the others each of them is."""
+
+    min_confidence: float = Field(0.5, ge=0, le=1)
+    """Where there are counter-examples: refuse as like them what is less likely than this to be the subject."""
+
+    keep: int | None = Field(None, ge=1)
+    """Of what passes, keep so many frames that together show the most. Unset keeps all."""
+
+    choose: Literal["coverage", "farthest"] = "coverage"
+    """How these are chosen: `coverage` lets every frame have one near it that is kept (facility location), `farthest`
+    takes next what is least like those that were taken (farthest point: the rare is in, and so is the odd)."""
+
+    quotas: tuple[str, ...] = ()
+    """Shares of kinds of frames among those that `keep` chooses, each as words that the encoder compares with the
+    frames: `["a portrait=0.3", "a full body shot=0.4"]`. What is left over is chosen freely."""
+
 
 class CaptioningConfig(Section):
     """How captions are written by a model: section `[captioning]`. What they should say stands in the profile."""

@@ -24,6 +24,9 @@ from brushwork.errors import UserError, listed
 METADATA = "metadata.jsonl"
 CONTACT_SHEET = "contact-sheet.png"
 """What `brushwork generate` lays beside its pictures: an overview, and no picture of the set."""
+OVERVIEWS = ("contact-kept.png", "contact-refused.png", "similarity.png")
+"""What `brushwork curate` lays beside the pictures of its set: left out where `curation.jsonl` is with them."""
+CURATED = "curation.jsonl"
 MOST_REPEATS = 1000
 """A folder named `2023_holiday` means a year."""
 
@@ -193,7 +196,10 @@ def _read_files(layout: Layout, files: Sequence[Path], *, repeats: int, class_to
     """Pair the pictures of one folder with the captions beside them."""
     captions = {same_name(file.name[: -len(ending)]): file for file in files if file.name.lower().endswith(ending)}
     stems: Counter[str] = Counter()
+    overviews = OVERVIEWS if any(file.name == CURATED for file in files) else ()
     for file in filter(is_picture, files):
+        if file.name in overviews:
+            continue
         stem = same_name(file.stem)
         stems[stem] += 1
         picture = PictureFile(file, repeats, class_tokens)

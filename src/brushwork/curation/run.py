@@ -1,0 +1,315 @@
+"""`brushwork curate`: a folder of raw frames becomes a clean set, with a reason for every frame that is not in it.
+
+    measure (vision/) -> compare with the references (likeness.py) -> reasons (rules.py, copies.py)
+      -> choose a set (choice.py) -> write it (writing.py)
+
+Nothing in the folder of frames is changed. What was measured and embedded is kept by content, so that a second run
+with other thresholds takes seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from brushwork.cache.store import cache_folder
+from brushwork.config.load import resolve
+from brushwork.config.schema import CurationConfig, Settings
+from brushwork.curation.choice import choose, coverage, shares
+from brushwork.curation.copies import find_exact, find_near
+from brushwork.curation.decisions import Decision, Found, Likeness
+from brushwork.curation.examples import Examples, read_examples, refuse_common, with_captions
+from brushwork.curation.likeness import (
+    Threshold,
+    fit,
+    held_out,
+    leave_one_out,
+    nearest_words,
+    propose,
+    similarity,
+)
+from brushwork.curation.rules import CODES, Reason, judge, unreadable, usual_edge_width
+from brushwork.curation.writing import check_out, check_place, write_set
+from brushwork.data.layout import PictureFile
+from brushwork.data.picture import READABLE
+from brushwork.distributed import Group, joined, voice
+from brushwork.errors import UserError
+from brushwork.progress import progress_bar
+from brushwork.runtime import pick_device, pick_dtype
+from brushwork.vision.embeddings import embed_files
+from brushwork.vision.encoder import Encoder, load_encoder
+from brushwork.vision.measures import Measured, measure_files
+
+
+@dataclass(frozen=True)
+class Curated:
+    """A set that was written."""
+
+    folder: Path
+    found: Found
+
+    @property
+    def num_kept(self) -> int:
+        return len(self.found.kept)
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "folder": str(self.folder),
+            "frames": len(self.found.measured),
+            "kept": self.num_kept,
+            "refused": self.found.counts(),
+            "threshold": self.found.likeness.threshold.value,
+            "coverage": self.found.coverage,
+            "notes": list(self.found.notes),
+        }
+
+
+def curate(
+    frames: str | Path,
+    *,
+    references: str | Path,
+    out: str | Path,
+    others: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    offline: bool = False,
+    console: Console | None = None,
+) -> Curated:
+    """Choose the frames that make a training set, and write them with the reasons for all.
+
+    Args:
+        frames: the folder of raw frames, which is only read.
+        references: a folder of pictures that show the subject.
+        out: the folder to write, which is not there yet.
+        others: a folder of counter-examples: others with whom the subject could be mixed up.
+        overrides: changed settings as `key=value`, of the sections `curation`, `data`, `cache` and `train.device`.
+        offline: do not ask the hub for the encoder.
+
+    Raises:
+        UserError: a folder holds no picture that can be used, the references tell no spread, or `out` is taken.
+    """
+    settings = resolve(overrides=list(overrides)).settings
+    with joined() as group:
+        console = voice(group, console)
+        out = Path(out)
+        check_out(out)
+        check_place(Path(frames), out)
+        found = look(
+            Path(frames),
+            references=Path(references),
+            others=None if others is None else Path(others),
+            settings=settings,
+            offline=offline or settings.model.offline,
+            group=group,
+            console=console,
+        )
+        if group.is_first:
+            write_set(found, out, console=console)
+        return Curated(out, found)
+
+
+def look(
+    frames: Path,
+    *,
+    references: Path,
+    others: Path | None,
+    settings: Settings,
+    offline: bool,
+    group: Group,
+    console: Console,
+) -> Found:
+    """Measure, compare and decide; nothing is written but the cache."""
+    curation = settings.curation
+    quotas = shares(curation.quotas)
+    wanted = read_examples(references, what="references", data=settings.data)
+    unwanted = None if others is None else read_examples(others, what="counter-examples", data=settings.data)
+    if unwanted is not None:
+        refuse_common(wanted, unwanted)
+    pictures, notes = with_captions(frames, data=settings.data)
+    if not pictures:
+        raise UserError(
+            f"{frames} holds no picture.", fix=f"name a folder that holds {', '.join(sorted(READABLE))} files"
+        )
+    encoder = _encoder(curation, settings.train.device, offline=offline)
+    if quotas and not encoder.has_text:
+        raise UserError(
+            f"curation.quotas compares frames with words, and {encoder.name} reads none.",
+            fix="name a CLIP or SigLIP with --encoder, or leave the quotas out",
+        )
+    measured = _measured(pictures, settings, group, console)
+    readable = [name for name, each in measured.items() if each.problem is None]
+    if not readable:
+        problems = ", ".join(f"{name}: {each.problem}" for name, each in list(measured.items())[:5])
+        raise UserError(f"{frames}: none of the {len(measured)} pictures can be read ({problems}).")
+    embed = _Embedding(encoder, settings, group, console)
+    vectors = embed(
+        "looking at frames", [pictures[name].path for name in readable], [measured[n].digest for n in readable]
+    )
+    likeness = _compare(vectors, embed, wanted, unwanted, curation)
+    return decide(
+        Found(
+            frames=frames,
+            pictures=pictures,
+            measured=measured,
+            readable=readable,
+            likeness=likeness,
+            encoder=encoder.name,
+            references=wanted,
+            others=unwanted,
+            kinds=_kinds(encoder, readable, vectors, list(quotas)),
+            notes=(*notes, *wanted.notes, *(unwanted.notes if unwanted else ()), *likeness.notes),
+        ),
+        vectors,
+        curation,
+    )
+
+
+def decide(found: Found, vectors: Tensor, curation: CurationConfig) -> Found:
+    """Each frame's decision, from what was measured: no file is opened."""
+    reasons: dict[str, list[Reason]] = {name: [] for name in found.measured}
+    usual = usual_edge_width(found.measured.values())
+    for name, each in found.measured.items():
+        if each.quality is None:
+            reasons[name].append(unreadable(each.problem or "no picture"))
+        else:
+            reasons[name] += judge(each.quality, curation, usual_edge=usual)
+    for name, reason in find_exact(found.measured).items():
+        reasons[name].append(reason)
+    for place, name in enumerate(found.readable):
+        reasons[name] += found.likeness.against(place, curation)
+    rows = {name: row for row, name in enumerate(found.readable)}
+    passed = [name for name in found.readable if not reasons[name]]
+    worth = {name: found.worth(name) for name in passed}
+    twins = find_near(passed, found.measured, worth, curation, vectors=vectors[[rows[name] for name in passed]])
+    for name, reason in twins.reasons.items():
+        reasons[name].append(reason)
+    left = [name for name in passed if not reasons[name]]
+    chosen, score = _chosen(left, vectors[[rows[name] for name in left]], found, curation)
+    for name in left:
+        if name not in chosen:
+            reasons[name].append(Reason("not_chosen", f"the {len(chosen)} that were chosen cover it"))
+    order = {code: place for place, code in enumerate(CODES)}
+    decisions = {
+        name: Decision(tuple(sorted(against, key=lambda reason: order[reason.code])), twins.groups.get(name))
+        for name, against in reasons.items()
+    }
+    return found.decided(decisions, coverage=score, notes=_shortfalls(left, found, curation))
+
+
+def _chosen(
+    left: list[str], vectors: Tensor, found: Found, curation: CurationConfig
+) -> tuple[set[str], float | None]:
+    """Who stays of those that passed, and how well they stand for all of these."""
+    if curation.keep is None or curation.keep >= len(left):
+        return set(left), None
+    kinds = [found.kinds.get(name) for name in left]
+    places = choose(vectors, curation.keep, way=curation.choose, kinds=kinds, quotas=shares(curation.quotas))
+    return {left[place] for place in places}, coverage(vectors, places)
+
+
+def _shortfalls(left: list[str], found: Found, curation: CurationConfig) -> tuple[str, ...]:
+    """What could not be had, in sentences."""
+    notes = []
+    if curation.keep is not None and curation.keep > len(left):
+        notes.append(f"{curation.keep} frames were wanted (curation.keep), {len(left)} passed: all of these are kept")
+    for kind, share in shares(curation.quotas).items():
+        there, wanted = sum(found.kinds.get(name) == kind for name in left), round(share * (curation.keep or 0))
+        if there < wanted:
+            notes.append(f"{wanted} frames of {kind!r} were wanted (curation.quotas), {there} passed")
+    return tuple(notes)
+
+
+def _encoder(curation: CurationConfig, device_name: str, *, offline: bool) -> Encoder:
+    device = pick_device(device_name)
+    return load_encoder(
+        curation.encoder, device=device, dtype=pick_dtype(curation.precision, device), offline=offline
+    )
+
+
+def _measured(
+    pictures: Mapping[str, PictureFile], settings: Settings, group: Group, console: Console
+) -> dict[str, Measured]:
+    """The first process measures, with all cores of its machine; the others wait for what it found."""
+    found: dict[str, Measured] = {}
+    if group.is_first:
+        with progress_bar(console, "measuring frames", len(pictures)) as advance:
+            found = measure_files(
+                {name: Path(str(picture.path)) for name, picture in pictures.items()},
+                background=settings.data.background,
+                max_pixels=settings.data.max_pixels,
+                cache_folder=cache_folder(settings.cache.folder),
+                on_progress=advance,
+            )
+    return group.from_first(found)
+
+
+@dataclass(frozen=True)
+class _Embedding:
+    """Vectors of files, with a bar."""
+
+    encoder: Encoder
+    settings: Settings
+    group: Group
+    console: Console
+
+    def __call__(self, what: str, paths: Sequence[object], digests: Sequence[str]) -> Tensor:
+        with progress_bar(self.console, what, len(paths)) as advance:
+            return embed_files(
+                self.encoder,
+                [Path(str(path)) for path in paths],
+                cache_folder=cache_folder(self.settings.cache.folder),
+                batch_size=self.settings.curation.batch_size,
+                digests=digests,
+                data=self.settings.data,
+                group=self.group,
+                on_progress=advance,
+            )
+
+
+def _compare(
+    vectors: Tensor, embed: _Embedding, wanted: Examples, unwanted: Examples | None, curation: CurationConfig
+) -> Likeness:
+    """The frames beside the references and the counter-examples."""
+    references = embed("looking at references", list(wanted.files.values()), list(wanted.digests.values()))
+    scores, nearest = similarity(vectors, references, best_of=curation.best_of)
+    threshold = (
+        propose(references, best_of=curation.best_of, with_others=unwanted is not None)
+        if curation.min_similarity == "proposed"
+        else Threshold(curation.min_similarity, "named by curation.min_similarity")
+    )
+    notes = []
+    if len(references) == 1:
+        notes.append("there is one reference: what differs from it in pose, place or light is unlike it")
+    names = list(wanted.files)
+    likeness = Likeness(
+        scores=scores,
+        nearest=[names[row] for row in nearest.tolist()],
+        threshold=threshold,
+        references=leave_one_out(references, best_of=curation.best_of) if len(references) > 1 else torch.empty(0),
+    )
+    if unwanted is not None:
+        against = embed("looking at counter-examples", list(unwanted.files.values()), list(unwanted.digests.values()))
+        told = held_out(references, against)
+        rights = [int((side > 0.5).sum()) for side in (told[0], 1 - told[1])]
+        notes.append(
+            f"told apart when left out themselves: {rights[0]} of {len(references)} references, {rights[1]} of "
+            f"{len(against)} counter-examples"
+        )
+        likeness = likeness.beside(
+            confidence=fit(references, against)(vectors),
+            others=similarity(against, references, best_of=curation.best_of)[0],
+            held_out=told,
+        )
+    return likeness.noting(notes)
+
+
+def _kinds(encoder: Encoder, names: Sequence[str], vectors: Tensor, words: list[str]) -> dict[str, str]:
+    """Which of the words each frame is nearest to; nothing where there are none."""
+    if not words:
+        return {}
+    nearest = nearest_words(vectors, encoder.embed_texts(words)).tolist()
+    return {name: words[which] for name, which in zip(names, nearest, strict=True)}
