@@ -55,7 +55,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(30):
         similarity = round(0.5 + number / 60, 3)
         rows.append({"file": f"{number:05}.png", "similarity": similarity, "scores": {"sharpness": 100 - number}})
-        decision, reason = ("keep", None) if similarity >= 0.75 else ("refuse", "similarity")
+        decision, reason = ("keep", None) if similarity >= 0.75 else ("refuse", "unlike_references")
         rows[-1] |= {"decision": decision, "reason": reason, "why": "", "nearest_reference": "00001.png"}
         rows[-1] |= {"group": 1 if number in (20, 21) else None}
     (folder / "film" / "curation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

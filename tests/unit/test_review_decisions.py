@@ -30,8 +30,8 @@ CURATED = [
     (0.90, None, "keep", None),
     (0.76, 1, "keep", None),
     (0.75, 1, "refuse", "duplicate"),
-    (0.70, None, "refuse", "similarity"),
-    (0.30, None, "refuse", "similarity"),
+    (0.70, None, "refuse", "unlike_references"),
+    (0.30, None, "refuse", "unlike_references"),
     (None, None, "refuse", "black"),
 ]
 
@@ -194,8 +194,8 @@ def test_a_set_is_shown_by_state_reason_words_and_score(photos: Path) -> None:
     assert chosen(decisions, Choice(state="keep")) == [0, 3]
     assert chosen(decisions, Choice(state="otherwise")) == [1, 3]  # not as curation proposes
     assert chosen(decisions, Choice(reason="blurred")) == [1]
-    assert chosen(decisions, Choice(reason="similarity")) == [4]  # of 3 the person has another opinion
-    assert reasons(decisions) == [("black", 1), ("blurred", 1), ("duplicate", 1), ("similarity", 1)]
+    assert chosen(decisions, Choice(reason="unlike_references")) == [4]  # of 3 the person has another opinion
+    assert reasons(decisions) == [("black", 1), ("blurred", 1), ("duplicate", 1), ("unlike_references", 1)]
     assert chosen(decisions, Choice(words="FOX 4")) == [4]
     assert chosen(decisions, Choice(score="sharpness", low=98)) == [0, 1, 2]
     assert chosen(decisions, Choice(score="similarity", low=0.3, high=0.75)) == [2, 3, 4]

@@ -62,7 +62,9 @@ def tabs(decisions: Decisions, choice: Choice, shown: int) -> str:
 
 def tools(decisions: Decisions, choice: Choice) -> str:
     """Order, reason, score and words."""
-    names = decisions.set.score_names
+    names, found = decisions.set.score_names, reasons(decisions)
+    if choice.reason and choice.reason not in dict(found):  # nothing has it any more, and it is still asked for
+        found.append((choice.reason, 0))
     parts = [
         "<label>order",
         _select("order", "order", [(name, name) for name in orders(decisions)], choice.order),
@@ -71,7 +73,7 @@ def tools(decisions: Decisions, choice: Choice) -> str:
         _select(
             "reason",
             "reason",
-            [("", "any reason"), *((name, f"{name} ({count})") for name, count in reasons(decisions))],
+            [("", "any reason"), *((name, f"{name} ({count})") for name, count in found)],
             choice.reason,
         ),
     ]

@@ -15,6 +15,8 @@ from brushwork.errors import UserError
 from brushwork.records import read_rows
 
 CURATION = "curation.jsonl"
+UNLIKE = "unlike_references"
+"""How curation calls a frame that is too little like the references."""
 MOST_REFERENCES = 500
 """A folder of references with more is most likely another one than was meant."""
 
@@ -203,7 +205,7 @@ def _threshold(rows: list[dict[str, Any]]) -> float | None:
     """Half way between the least similar frame that curation kept and the most similar one that it refused for it."""
     known = [(row, value) for row in rows if (value := _number(row.get("similarity"))) is not None]
     kept = [value for row, value in known if row.get("decision") == "keep"]
-    refused = [value for row, value in known if row.get("decision") == "refuse" and row.get("reason") == "similarity"]
+    refused = [value for row, value in known if row.get("decision") == "refuse" and row.get("reason") == UNLIKE]
     if kept and refused:
         return (min(kept) + max(refused)) / 2
     if kept or refused:

@@ -3,7 +3,7 @@ window.bw = (() => {
   const find = (selector) => document.querySelector(selector);
   const send = (name, ...values) => emitEvent("bw-" + name, ...values);
   const typing = (element) => element && /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName);
-  let cropping = null, toast = 0;
+  let cropping = null, toast = 0, pressed = 0;
 
   function start() {
     const grid = find(".grid");
@@ -39,7 +39,8 @@ window.bw = (() => {
     const action = bw.keys[key];
     if (!action || action === "select") return;
     event.preventDefault();
-    if (event.repeat && !bw.repeated.includes(action)) return;
+    if (event.repeat && (!bw.repeated.includes(action) || event.timeStamp - pressed < 90)) return;
+    pressed = event.timeStamp;
     if (document.activeElement && document.activeElement.tagName === "BUTTON") document.activeElement.blur();
     send("do", action, key, event.shiftKey);
   });
@@ -64,6 +65,7 @@ window.bw = (() => {
   document.addEventListener("input", (event) => {
     const name = event.target.dataset && event.target.dataset.change;
     if (!name) return;
+    if (event.target.tagName === "SELECT") event.target.blur();  // or the next key would choose another word
     clearTimeout(slow);
     slow = setTimeout(() => send("change", name, event.target.value), event.target.tagName === "SELECT" ? 0 : 250);
   });

@@ -253,6 +253,7 @@ class Window:
         self.current = numbers[-1]
         if self.current not in self.order:
             self._choose(replace(self.choice, state="all", reason="", words="", score=""))
+            self._draw_tools()
         self._show_current()
         more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
         self._tell(f"undone: {self.set.frames[self.current].name}{more}")
