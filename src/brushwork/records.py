@@ -1,9 +1,10 @@
 """JSON Lines: one row a line, the form in which stages hand on what was decided and measured."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from brushwork.atomic import write_text
 from brushwork.errors import UserError
@@ -52,3 +53,32 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Replace the whole file by `rows`."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def is_whole(line: str) -> bool:
+    """Whether a line without its newline is all that was to be written: no beginning of an object is an object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except json.JSONDecodeError:
+        return False
+
+
+def end_last_line(file: BinaryIO) -> None:
+    """Let the next row begin on a line of its own: a whole last one gets its newline, half of one is removed.
+
+    Args:
+        file: opened to append and read (`a+b`).
+    """
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    data = file.read()
+    begin = data.rfind(b"\n") + 1
+    if is_whole(data[begin:].decode("utf-8", "replace")):
+        file.write(b"\n")
+    else:
+        file.truncate(begin)

@@ -129,6 +129,17 @@ def test_captions_of_a_review_can_be_had_back_like_those_of_any_edit(photos: Pat
     assert not (photos / "5.txt").exists()
 
 
+def test_half_a_row_that_a_kill_left_in_the_old_captions_spoils_no_later_one(photos: Path) -> None:
+    opened(photos).write_caption(0, "one")
+    with (photos / "captions.jsonl").open("a") as file:
+        file.write('{"file": "1.txt", "bef')
+
+    opened(photos).write_caption(1, "two")
+
+    rows = [json.loads(line) for line in (photos / "captions.jsonl").read_text().splitlines()]
+    assert [(row["file"], row["before"]) for row in rows] == [("0.txt", "fox 0\n"), ("1.txt", "fox 1\n")]
+
+
 def test_a_caption_that_another_program_wrote_since_is_what_is_edited_and_kept(photos: Path) -> None:
     decisions = opened(photos)
     (photos / "0.txt").write_text("by another program")

@@ -6,23 +6,19 @@ SET/captions.jsonl      a row for each change: file, before, after, what was ask
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from brushwork.atomic import write_bytes
 from brushwork.config.schema import DataConfig
-from brushwork.data.captions import decode_text
+from brushwork.data.changed_captions import HISTORY, Change, caption_text, row_of, text_now, write_changes
 from brushwork.data.forms import find_pictures
 from brushwork.data.layout import Layout, counted
 from brushwork.data.reviews import REVIEW
 from brushwork.data.wording import shuffled
 from brushwork.errors import UserError, listed
-from brushwork.records import Row, append_row, read_rows
+from brushwork.records import Row, read_rows
 from brushwork.runtime import derive_seed
-
-HISTORY = "captions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -50,15 +46,6 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One caption file, before and after. None where there is no file."""
-
-    file: Path
-    before: str | None
-    after: str | None
-
-
-@dataclass(frozen=True)
 class Edited:
     """What was changed, or would be."""
 
@@ -79,7 +66,7 @@ class Edited:
             "folder": str(self.root),
             "captions": self.num_captions,
             "written": self.written,
-            "changes": [_row(change, self.root) for change in self.changes],
+            "changes": [row_of(change, self.root) for change in self.changes],
             "notes": list(self.notes),
         }
 
@@ -123,7 +110,7 @@ def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = 
             untouched.append(name)
     changes = tuple(change for change in captions.values() if change.before != change.after)
     if not dry_run:
-        _write(layout.root, changes, {"edit": str(edit)})
+        write_changes(layout.root, changes, {"edit": str(edit)})
     notes = (counted("pictures without a caption, left as they are", untouched),) if untouched else ()
     if layout.refused:
         notes = (*notes, counted(f"refused in {REVIEW}, left as they are", layout.refused))
@@ -147,46 +134,17 @@ def undo_last_edit(place: Path, *, data: DataConfig, dry_run: bool = False) -> E
         Change(root / file, before=rows_of_file[-1]["after"], after=rows_of_file[0]["before"])
         for file, rows_of_file in _by_file(done).items()
     )
-    if other := [str(change.file) for change in changes if _now(change.file) not in (change.before, change.after)]:
+    if other := [
+        str(change.file) for change in changes if text_now(change.file) not in (change.before, change.after)
+    ]:
         raise UserError(
             f"{listed(other)}: changed since the edit, so undoing it would lose that.",
             fix=f"the captions before the edit are in {root / HISTORY}, under `before`",
         )
-    changes = tuple(change for change in changes if _now(change.file) != change.after)
+    changes = tuple(change for change in changes if text_now(change.file) != change.after)
     if not dry_run:
-        _write(root, changes, {"edit": "undo", "undoes": last[-1]})
+        write_changes(root, changes, {"edit": "undo", "undoes": last[-1]})
     return Edited(root, changes, len(done), written=not dry_run)
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A caption file as it was before it was written anew by hand."""
-
-    text: str | None
-    """None where there was no file."""
-    at: str
-
-
-def rewrite_caption(root: Path, file: Path, text: str | None, *, undoes: str | None = None) -> None:
-    """Write one caption file as a whole; the old one is kept as those of an edit are, and can be had back like them.
-
-    Args:
-        text: what is to stand in it; None where there is to be no file.
-        undoes: which change is taken back by this.
-    """
-    about = {"edit": "review"} if undoes is None else {"edit": "undo", "undoes": undoes}
-    _write(root, [Change(file, _now(file), text)], about)
-
-
-def rewritten(root: Path, file: Path) -> Rewritten | None:
-    """What a caption file was before it was last written by hand, if that was not taken back yet."""
-    rows = read_rows(root / HISTORY) if (root / HISTORY).is_file() else []
-    undone = {row.get("undoes") for row in rows}
-    name = file.relative_to(root).as_posix()
-    for row in reversed(rows):
-        if row.get("edit") == "review" and row.get("file") == name and row.get("at") not in undone:
-            return Rewritten(row["before"], row["at"])
-    return None
 
 
 def _edited_line(line: str, edit: Edit, data: DataConfig, draws: Random) -> str:
@@ -231,36 +189,9 @@ def editable_layout(place: Path, data: DataConfig) -> Layout:
     return layout
 
 
-def caption_text(file: Path) -> str:
-    """The whole text, byte order mark and line ends included, so that it can be put back byte for byte."""
-    data = file.read_bytes()
-    decode_text(data, file)  # refuses what is not UTF-8, by the name of the file
-    return data.decode("utf-8")
-
-
-def _now(file: Path) -> str | None:
-    return caption_text(file) if file.exists() else None
-
-
-def _write(root: Path, changes: Sequence[Change], about: Row) -> None:
-    """Write down what was, then what is to be."""
-    at = datetime.now(UTC).isoformat(timespec="microseconds")
-    for change in changes:
-        append_row(root / HISTORY, {**_row(change, root), **about, "at": at})
-    for change in changes:
-        if change.after is None:
-            change.file.unlink(missing_ok=True)
-        else:
-            write_bytes(change.file, change.after.encode("utf-8"))
-
-
 def _by_file(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """One edit may have changed a file twice: a captioning run that was killed, and went on."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["file"], []).append(row)
     return found
-
-
-def _row(change: Change, root: Path) -> Row:
-    return {"file": change.file.relative_to(root).as_posix(), "before": change.before, "after": change.after}

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from brushwork.atomic import write_text
-from brushwork.captioning.edits import HISTORY, caption_text
+from brushwork.data.changed_captions import HISTORY, caption_text
 from brushwork.records import Row, append_row, read_rows
 
 RUNNING = "captioning.json"

@@ -30,13 +30,14 @@ from brushwork.captioning.answers import (
 )
 from brushwork.captioning.captioner import Asked, Captioner, NoAnswerError, Reply, opened
 from brushwork.captioning.checks import Checked
-from brushwork.captioning.edits import caption_text, editable_layout
+from brushwork.captioning.edits import editable_layout
 from brushwork.captioning.history import begin, end, history_file, mend
 from brushwork.captioning.profile import Profile, holds, read_profile
 from brushwork.captioning.report import check_and_report
 from brushwork.captioning.template import Composed, Count, compose, fitted, main_part, prompt, token_counter
 from brushwork.config.load import resolve
 from brushwork.config.schema import DataConfig, Settings
+from brushwork.data.changed_captions import caption_text
 from brushwork.data.layout import Layout, PictureFile
 from brushwork.data.picture import BadPictureError
 from brushwork.distributed import Group, joined, voice

@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Literal, get_args
 
 from brushwork.data.layout import Layout, counted, same_name
 from brushwork.data.picture import Box
 from brushwork.errors import UserError, listed
-from brushwork.records import Row, numbered_rows
+from brushwork.records import Row, end_last_line, is_whole, numbered_rows
 
 REVIEW = "review.jsonl"
 
@@ -84,7 +84,7 @@ def read_review_rows(root: Path) -> list[Review]:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 (byte {error.start}).", fix="save it as UTF-8") from error
-    if not _is_whole(text[text.rfind("\n") + 1 :]):
+    if not is_whole(text[text.rfind("\n") + 1 :]):
         text = text[: text.rfind("\n") + 1]
     return [parse_review(row, file, line) for line, row in numbered_rows(text, file).items()]
 
@@ -95,7 +95,7 @@ def append_reviews(root: Path, reviews: Sequence[Review]) -> None:
     lines = "".join(json.dumps(review.row(), ensure_ascii=False) + "\n" for review in reviews)
     is_new = not file.exists()
     with file.open("a+b") as opened:
-        _end_last_line(opened)
+        end_last_line(opened)
         opened.write(lines.encode("utf-8"))
         opened.flush()
         os.fsync(opened.fileno())
@@ -181,28 +181,3 @@ def _box(crop: object, bad: Callable[[str], UserError]) -> Box:
         if 0 <= left < right and 0 <= top < bottom:
             return left, top, right, bottom
     raise bad(f"`crop` should be [left, top, right, bottom] in whole pixels with an area, found {crop!r}")
-
-
-def _is_whole(line: str) -> bool:
-    """Whether a line without its newline is all that was to be written: no beginning of an object is an object."""
-    try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
-
-
-def _end_last_line(file: BinaryIO) -> None:
-    """A new row begins on a line of its own: a whole last one gets its newline, what a kill cut short is removed."""
-    end = file.seek(0, os.SEEK_END)
-    if end == 0:
-        return
-    file.seek(end - 1)
-    if file.read(1) == b"\n":
-        return
-    file.seek(0)
-    data = file.read()
-    begin = data.rfind(b"\n") + 1
-    if _is_whole(data[begin:].decode("utf-8", "replace")):
-        file.write(b"\n")
-    else:
-        file.truncate(begin)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from brushwork.captioning.edits import rewrite_caption, rewritten
 from brushwork.data.captions import decode_text
+from brushwork.data.changed_captions import rewrite_caption, rewritten
 from brushwork.data.layout import same_name
 from brushwork.data.picture import Box
 from brushwork.data.reviews import Decision, Review, append_reviews, read_review_rows, review_file
