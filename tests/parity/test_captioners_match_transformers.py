@@ -139,6 +139,36 @@ def test_a_folder_with_the_names_of_published_weights_is_read_whole(tmp_path: Pa
     torch.testing.assert_close(inside[key], weights["visual.blocks.0.attn.qkv.weight"], rtol=0, atol=0)
 
 
+def test_the_older_form_of_a_config_and_weights_in_shards_give_the_same_answers(tmp_path: Path) -> None:
+    """As Qwen/Qwen2-VL-2B-Instruct lies on the hub: text settings beside those of vision, two files of weights."""
+    folder = write_qwen(tmp_path / "model")
+    expected = [reply.text for reply in opened(folder).ask(asked(opened(folder)))]
+    config = json.loads((folder / "config.json").read_text())
+    text, rope = config.pop("text_config"), {"type": "mrope", "mrope_section": [1, 1, 2]}
+    text.pop("rope_parameters"), text.pop("model_type")
+    flat = {
+        **config,
+        **text,
+        "rope_scaling": rope,
+        "rope_theta": 1e6,
+        "vision_token_id": 0,
+        "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps({**flat, "transformers_version": "4.41.2"}))
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(weights), {}
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: weights[name] for name in part}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+    model = opened(folder)
+
+    assert [reply.text for reply in model.ask(asked(model))] == expected
+
+
 def test_a_missing_weight_is_named_and_not_drawn_at_random(tmp_path: Path) -> None:
     folder = write_qwen(tmp_path / "holes")
     weights = load_file(folder / "model.safetensors")

@@ -189,6 +189,27 @@ def test_an_answer_that_says_nothing_leaves_its_part_out_and_a_description_may_n
     assert "nothing to say" in never.failed["a.png"]
 
 
+def test_the_temperature_and_whether_long_captions_are_shortened_are_settings(photos: Path) -> None:
+    warm = Teller()
+    run(photos, warm, dry_run=True, overrides=["captioning.temperature=0.9", "train.seed=5"])
+    assert {each.temperature for each in warm.asked} == {0.9}
+    assert {each.seed for each in warm.asked}.isdisjoint(each.seed for each in _asked_by_default(photos))
+
+    long = Teller(lambda asked, time: ", ".join(f"{asked.part} {number}" for number in range(40)))
+    short = run(photos, long, dry_run=True)
+    whole = run(photos, long, dry_run=True, overrides=["captioning.shorten=false"])
+    assert "description 39" in whole.written["a.png"]
+    assert "description 39" not in short.written["a.png"]
+    assert "description 39" in short.shortened["a.png"]
+    assert whole.shortened == {}
+
+
+def _asked_by_default(photos: Path) -> list[Asked]:
+    teller = Teller()
+    run(photos, teller, dry_run=True)
+    return teller.asked
+
+
 def test_a_dry_run_shows_captions_and_writes_nothing(photos: Path) -> None:
     before = texts(photos)
 
