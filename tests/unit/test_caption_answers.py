@@ -77,8 +77,11 @@ def test_letters_of_another_script_are_told_and_a_single_one_on_a_sign_is_not() 
 
 
 def test_a_model_that_goes_round_in_circles_is_told() -> None:
-    assert answers.circles("a fox with a hat with a hat with a hat with a hat with a hat") is not None
-    assert answers.circles("very very very very red") == "very very very very"
+    assert answers.circles("a fox with a hat with a hat with a hat") == "with a hat"
+    assert answers.circles("very very very very red") == "very"
+    assert answers.circles("smiling, full body, smiling, full body, smiling, full body") == "smiling full body"
+    assert answers.circles("very very very red") is None
+    assert answers.circles("a red fox with a hat, a red fox with a smile, a red fox with soft light") is None
     assert answers.circles("a fox in a red coat, on a meadow, in the rain, in the evening") is None
     assert answers.said_twice("a red fox, on a meadow, a red fox") == ["a red fox"]
     assert answers.said_twice("red, blue, red") == []

@@ -50,8 +50,11 @@ DANGLING_AT_END = DANGLING | {
 }
 """And no caption in one of these."""
 
-RUN = 4
-"""A word so often in a row, or words so many at a time three times over, are a model that goes round in circles."""
+LONGEST_CIRCLE = 12
+"""Words of which a circle consists at most."""
+
+ROUNDS, ROUNDS_OF_A_WORD = 3, 4
+"""So often in a row, several words or a single one are a model that goes round in circles."""
 
 
 def cleaned(answer: str) -> str:
@@ -113,14 +116,15 @@ def _script(letter: str) -> str:
 
 
 def circles(text: str) -> str | None:
-    """The words that a model could not get away from; None where it could."""
+    """The words that a model could not get away from, said again and again without a pause; None where it could."""
     words = re.findall(r"\w+", text.casefold())
-    for start in range(len(words) - RUN + 1):
-        if len(set(words[start : start + RUN])) == 1:
-            return " ".join(words[start : start + RUN])
-    counts = Counter(tuple(words[start : start + RUN]) for start in range(len(words) - RUN + 1))
-    most = counts.most_common(1)
-    return " ".join(most[0][0]) if most and most[0][1] >= 3 else None
+    for period in range(1, LONGEST_CIRCLE + 1):
+        same = 0
+        for place in range(period, len(words)):
+            same = same + 1 if words[place] == words[place - period] else 0
+            if same >= period * (ROUNDS_OF_A_WORD if period == 1 else ROUNDS) - period:
+                return " ".join(words[place - period + 1 : place + 1])
+    return None
 
 
 def said_twice(text: str) -> list[str]:
