@@ -1,9 +1,12 @@
 """The state file: everything comes back, and a damaged one is told."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from brushwork.errors import UserError
 from brushwork.training.checkpoint import (
@@ -101,9 +104,51 @@ def test_a_damaged_state_is_refused_by_name(tmp_path: Path, keep: int) -> None:
         read_state(path)
 
 
-def test_another_safetensors_file_is_not_taken_for_a_state(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
+def test_a_flipped_bit_anywhere_in_a_state_is_noticed_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    state = state_after_some_steps()[0]
+    write_state(path, state)
+    whole = path.read_bytes()
+    damaged = 0
 
+    for place in range(8, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            again = read_state(path)
+        except UserError as error:
+            damaged += "is damaged: its checksum does not fit" in str(error)
+        else:
+            assert (again.position, again.alphas, again.numbers) == (state.position, state.alphas, state.numbers)
+            assert_same_tensors(again.parameters, state.parameters)
+
+    assert damaged > 300
+
+
+def test_a_damaged_state_says_what_is_left_to_go_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    write_state(path, state_after_some_steps()[0])
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 64
+    path.write_bytes(data)
+
+    with pytest.raises(UserError, match=r"state\.safetensors is damaged.*\n  fix: .*--set lora.begin_with=FILE"):
+        read_state(path)
+
+
+def test_a_state_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    state = state_after_some_steps()[0]
+    write_state(path, state)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["brushwork_state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del about["checksum"]
+    save_file(tensors, path, metadata={"brushwork_state": json.dumps(about)})
+
+    assert_same_tensors(read_state(path).parameters, state.parameters)
+
+
+def test_another_safetensors_file_is_not_taken_for_a_state(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "lora.safetensors")
 
     with pytest.raises(UserError, match="is not the state of a run"):

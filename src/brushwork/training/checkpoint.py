@@ -1,10 +1,11 @@
 """Everything that a run needs to go on, in one file that is replaced as a whole.
 
 One file, because two can disagree after a kill: adapter, optimizer and running mean are its tensors, the position
-and everything else that counts is JSON in its header.
+and everything else that counts is JSON in its header, with a checksum of it all.
 """
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from brushwork.atomic import written_beside
 from brushwork.errors import UserError
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState
@@ -24,6 +26,10 @@ from brushwork.training.optimizers import RULES, mean_of_schedulefree
 FORMAT = "1"
 REMADE = ("qmap1", "qmap2")
 """Tables of bitsandbytes that are the same for all parameters, and made again by it."""
+UNSEALED = "unsealed"
+"""Stands in the header until the checksum is known, which has as many characters."""
+_SEAL = b'checksum\\": \\"%b'
+"""How the checksum is found in the header, where the state's JSON is a text in JSON."""
 SMOOTHING = 0.98
 """Decay of the smoothed loss: about the last 50 steps."""
 
@@ -134,9 +140,12 @@ def write_state(path: Path, state: State) -> None:
         "alphas": state.alphas,
         "ema": state.ema is not None,
         "optimizer": asdict(state.numbers),
+        "checksum": UNSEALED,
     }
     try:
-        write_tensors(path, _Filed(state), {"brushwork_state": json.dumps(about, sort_keys=True)})
+        with written_beside(path) as partial:
+            write_tensors(partial, _Filed(state), {"brushwork_state": json.dumps(about, sort_keys=True)})
+            seal(partial)
     except OSError as error:
         raise UserError(
             f"the state of the run could not be written to {path}: {error}.",
@@ -167,6 +176,30 @@ class _Filed(Mapping[str, Tensor]):
         return len(self._places)
 
 
+def seal(path: Path) -> None:
+    """Write the checksum of a state into its header, where a mark of the same length stands."""
+    checksum = _checksum(path, UNSEALED).encode()
+    with path.open("r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        file.seek(8 + header.index(_SEAL % UNSEALED.encode()) + len(_SEAL) - 2)
+        file.write(checksum)
+
+
+def _checksum(path: Path, seal: str) -> str:
+    """CRC-32 of the file as it was before it was sealed: it tells damage, not malice.
+
+    Args:
+        seal: what stands in the header in the place of the mark.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, "little"))
+        value = zlib.crc32(start + header.replace(_SEAL % seal.encode(), _SEAL % UNSEALED.encode()))
+        while piece := file.read(2**20):
+            value = zlib.crc32(piece, value)
+    return f"{value:08x}"
+
+
 def read_state(path: Path) -> State:
     """Read a state file, onto the CPU.
 
@@ -184,7 +217,7 @@ def read_state(path: Path) -> State:
         ) from error
     if "brushwork_state" not in metadata:
         raise UserError(f"{path} is not the state of a run.", fix="name RUN/state/state.safetensors of a run")
-    about = json.loads(metadata["brushwork_state"])
+    about = _about(path, metadata["brushwork_state"])
     if about["format"] != FORMAT:
         raise UserError(
             f"{path} was written by another version of Brushwork: format {about['format']}, this one reads {FORMAT}.",
@@ -213,6 +246,22 @@ def read_state(path: Path) -> State:
         family=about["family"],
         numbers=Numbers(**about.get("optimizer", {})),
     )
+
+
+def _about(path: Path, label: str) -> dict[str, Any]:
+    """What a state says of itself, if nothing is damaged; a state of before there were checksums is believed."""
+    try:
+        about: dict[str, Any] = json.loads(label)
+        sealed = "checksum" not in about or about["checksum"] == _checksum(path, about["checksum"])
+    except (ValueError, TypeError, AttributeError):
+        sealed = False
+    if not sealed:
+        raise UserError(
+            f"{path} is damaged: its checksum does not fit what stands in it.",
+            fix="put back a copy of it; or begin again in another folder from what the run last wrote for others: "
+            "--out NEW --set lora.begin_with=FILE, in full mode --base FILE",
+        )
+    return about
 
 
 def optimizer_moments(
