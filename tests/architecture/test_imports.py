@@ -22,7 +22,7 @@ PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
     {"errors"},
-    {"atomic", "places", "progress"},
+    {"amounts", "atomic", "places", "progress", "run_files"},
     {"distributed"},
     {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},

@@ -81,6 +81,7 @@ def prune(
 
     Example: brushwork cache prune --days 7
     """
+    from brushwork.amounts import bytes_in_words
     from brushwork.cache.store import Store, cache_folder
 
     store = Store(cache_folder(folder))
@@ -89,4 +90,4 @@ def prune(
         record = {"folder": str(store.folder), "removed": removed.entries, "bytes": removed.num_bytes}
         typer.echo(json.dumps(record))
         return
-    typer.echo(f"{store.folder}: removed {removed.entries} entries, {removed.num_bytes / 2**20:.1f} MiB")
+    typer.echo(f"{store.folder}: removed {removed.entries} entries, {bytes_in_words(removed.num_bytes)}")

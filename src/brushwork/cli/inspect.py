@@ -29,10 +29,11 @@ def inspect(
 
 def _described(what: str, *, offline: bool) -> dict[str, Any]:
     """Find out which of the three it is. Each is imported alone: a run is told without loading torch."""
-    from brushwork.training.run_folder import is_run, newest_run
+    from brushwork.run_files import STATE_FILE, is_run
+    from brushwork.training.run_folder import newest_run
 
     path = Path(what)
-    if path.name in ("state", "state.safetensors"):
+    if path.name in STATE_FILE.parts:
         path = next((run for run in path.resolve().parents[:2] if is_run(run)), path)
     if _is_adapter(path):
         from brushwork.lora import summary
@@ -83,12 +84,14 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 
 def _shown(name: str, value: Any) -> str:
+    from brushwork.amounts import bytes_in_words
+
     if value is None:
         return "off"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name == "bytes":
-        return f"{value / 2**20:.1f} MiB"
+        return bytes_in_words(value)
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

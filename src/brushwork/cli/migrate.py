@@ -73,8 +73,10 @@ def migrate(
 
 def _trained(files: list[Path]) -> str | None:
     """The pictures of the run whose settings.toml is given."""
+    from brushwork.run_files import DESCRIPTION_FILE
+
     for file in files:
-        if (description := file.parent / "run.json").is_file():
+        if (description := file.parent / DESCRIPTION_FILE).is_file():
             return str(json.loads(description.read_text(encoding="utf-8"))["data"])
     return None
 

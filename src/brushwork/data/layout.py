@@ -20,6 +20,7 @@ from brushwork.data.captions import read_caption, read_metadata
 from brushwork.data.picture import READABLE, UNREADABLE, Box
 from brushwork.data.source import Source
 from brushwork.errors import UserError, listed
+from brushwork.run_files import DESCRIPTION_FILE, SETTINGS_FILE
 
 METADATA = "metadata.jsonl"
 CONTACT_SHEET = "contact-sheet.png"
@@ -166,7 +167,7 @@ def _walk(layout: Layout, folder: Path, seen: set[str]) -> Iterator[list[Path]]:
         return
     seen.add(real)
     folders, files = _entries(folder)
-    if {"run.json", "settings.toml"} <= {file.name for file in files} and folder != layout.root:
+    if {DESCRIPTION_FILE, SETTINGS_FILE} <= {file.name for file in files} and folder != layout.root:
         layout.notes.append(f"left out: {layout.name(folder)}, which is the folder of a run")
         return
     yield files

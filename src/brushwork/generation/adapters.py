@@ -15,6 +15,7 @@ from brushwork.lora.inject import apply
 from brushwork.lora.merge import fuse
 from brushwork.lora.state import AdapterState, Components, component_of
 from brushwork.models.spec import UNetSpec
+from brushwork.run_files import SETTINGS_FILE, ema_name, is_ema
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Wanted:
     @property
     def run_settings(self) -> Path | None:
         """The settings of the run, where a run folder was named."""
-        file = self.path / "settings.toml"
+        file = self.path / SETTINGS_FILE
         return file if file.is_file() else None
 
 
@@ -106,12 +107,12 @@ def adapter_file(path: Path) -> Path:
         near = nearest(path.name, [file.name for file in path.parent.glob("*") if file.suffix == ".safetensors"])
         fix = f"did you mean {path.parent / near}?" if near else "--lora FILE.safetensors[:STRENGTH], or a run folder"
         raise UserError(f"there is no LoRA {path}.", fix=fix)
-    if (path / "settings.toml").is_file():
+    if (path / SETTINGS_FILE).is_file():
         return _final_file(path)
     if (path / FILE_NAME).is_file():
         return path / FILE_NAME
     raise UserError(
-        f"{path} is neither a run folder (no settings.toml) nor a diffusers folder (no {FILE_NAME}).",
+        f"{path} is neither a run folder (no {SETTINGS_FILE}) nor a diffusers folder (no {FILE_NAME}).",
         fix="--lora FILE.safetensors",
     )
 
@@ -128,9 +129,9 @@ def ema_base(base: str | None) -> str:
 
 def ema_file(path: Path) -> Path:
     """The running mean that the training wrote beside an adapter or a base."""
-    if path.stem.endswith("-ema"):
+    if is_ema(path.name, suffix=path.suffix):
         return path
-    file = path.with_name(f"{path.stem}-ema{path.suffix}")
+    file = path.with_name(ema_name(path.name, suffix=path.suffix))
     if not file.exists():
         raise UserError(
             f"--ema: there is no {file.name} beside {path}.",
@@ -140,11 +141,11 @@ def ema_file(path: Path) -> Path:
 
 
 def _final_file(run: Path) -> Path:
-    name = read_toml(run / "settings.toml").name
+    name = read_toml(run / SETTINGS_FILE).name
     file = run / f"{name}.safetensors"
     if file.is_file():
         return file
-    saved = [path for path in run.glob("*.safetensors") if not path.stem.endswith("-ema")]
+    saved = [path for path in run.glob("*.safetensors") if not is_ema(path.name, suffix=path.suffix)]
     if not saved:
         raise UserError(f"the run {run} has not saved an adapter yet.", fix=f"brushwork resume {run}")
     newest = max(saved, key=lambda path: path.stat().st_mtime)

@@ -7,12 +7,10 @@ from typing import Any
 from brushwork.errors import UserError
 from brushwork.lora import family
 from brushwork.lora.files import WrittenLayout, write_adapter
+from brushwork.run_files import STATE_FILE, is_run
 from brushwork.runtime import PRECISIONS
 from brushwork.tensor_file import read_tensors
 from brushwork.training.checkpoint import read_state
-from brushwork.training.run_folder import is_run
-
-STATE_FILE = Path("state") / "state.safetensors"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 from brushwork.config.load import read_toml
 from brushwork.errors import UserError
 from brushwork.records import Row, read_rows
+from brushwork.run_files import DESCRIPTION_FILE, SETTINGS_FILE, is_run
 from brushwork.training.plot import plot
-from brushwork.training.run_folder import RunFolder, is_run
+from brushwork.training.run_folder import RunFolder
 from brushwork.training.standing import summarise
 
 RECENT = 50
@@ -39,7 +40,7 @@ def runs_in(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path} is not a folder.", fix="name a run folder, or a folder that holds runs")
-    runs = sorted(file.parent for file in path.glob("*/run.json") if is_run(file.parent))
+    runs = sorted(file.parent for file in path.glob(f"*/{DESCRIPTION_FILE}") if is_run(file.parent))
     if not runs:
         raise UserError(f"there is no run in {path}.", fix="name a folder that `brushwork train` made")
     return runs
@@ -47,7 +48,7 @@ def runs_in(path: Path) -> list[Path]:
 
 def look(run: Path) -> View:
     """Read what the run has written."""
-    folder = RunFolder(run, read_toml(run / "settings.toml").name)
+    folder = RunFolder(run, read_toml(run / SETTINGS_FILE).name)
     summary = summarise(run)
     rows = read_rows(folder.metrics_file) if folder.metrics_file.exists() else []
     running = folder.is_running()

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from brushwork.amounts import bytes_in_words
 from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
 from brushwork.data.buckets import sizes_in_words
@@ -29,7 +30,7 @@ from brushwork.training.loop import text_encoder_stop
 from brushwork.training.loss_settings import loss_in_words
 from brushwork.training.optimizers import RULES
 from brushwork.training.prepare import Preparation
-from brushwork.training.report import as_text, check_disk, gib, plan_table, shortened
+from brushwork.training.report import as_text, check_disk, plan_table, shortened
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sharding import is_sharded
 
@@ -377,8 +378,8 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
     when = " and ".join([*often, "at the end"])
     lines = [
         ("folder", str(folder.path)),
-        ("files", f"{when}{kept}: up to {space.num_files} {form}, {gib(space.file)} each"),
-        ("state", f"{gib(space.state)}, to go on from"),
+        ("files", f"{when}{kept}: up to {space.num_files} {form}, {bytes_in_words(space.file)} each"),
+        ("state", f"{bytes_in_words(space.state)}, to go on from"),
     ]
     if num_sample_prompts:
         first = "first with the base, then " if preparation.settings.sample.at_first else ""

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from brushwork.amounts import bytes_in_words
 from brushwork.distributed import Group
 from brushwork.errors import UserError
 from brushwork.records import Row
@@ -33,14 +34,6 @@ def shortened(text: str, *, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most].rstrip()} ... ({len(text)} characters)"
 
 
-def gib(num_bytes: float) -> str:
-    """Bytes as people read them."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes:.0f} bytes"
-
-
 def check_disk(folder: Path, needed: int, *, fix: str) -> str:
     """How much of the free disk a run takes, in words.
 
@@ -54,10 +47,11 @@ def check_disk(folder: Path, needed: int, *, fix: str) -> str:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise UserError(
-            f"the run would write {gib(needed)} below {folder}, and {gib(free)} are free there.",
+            f"the run would write {bytes_in_words(needed)} below {folder}, and "
+            f"{bytes_in_words(free)} are free there.",
             fix=fix,
         )
-    return f"{gib(needed)} of {gib(free)} free"
+    return f"{bytes_in_words(needed)} of {bytes_in_words(free)} free"
 
 
 def plan_table(title: str, sections: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Table:

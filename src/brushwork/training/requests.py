@@ -9,7 +9,8 @@ from typing import Literal
 
 from brushwork.config.load import read_toml
 from brushwork.errors import UserError
-from brushwork.training.run_folder import RunFolder, is_run
+from brushwork.run_files import SETTINGS_FILE, is_run
+from brushwork.training.run_folder import RunFolder
 
 Request = Literal["stop", "save", "sample"]
 
@@ -22,7 +23,7 @@ def ask(run: Path, request: Request) -> None:
     """
     if not is_run(run):
         raise UserError(f"{run} is not the folder of a run.", fix="name a folder that `brushwork train` made")
-    settings = read_toml(run / "settings.toml")
+    settings = read_toml(run / SETTINGS_FILE)
     folder = RunFolder(run, settings.name)
     if not folder.is_running():
         raise UserError(f"{run} is not running.", fix=f"brushwork resume {run}")

@@ -25,6 +25,7 @@ from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
 from brushwork.records import write_rows
+from brushwork.run_files import LOCK_FILE, SETTINGS_FILE
 from brushwork.runtime import precision_name
 from brushwork.training.checkpoint import Position, State, read_state
 from brushwork.training.interruption import listening
@@ -140,7 +141,7 @@ def settle(
 def resume(path: str | Path, *, accept_changes: bool = False, console: Console | None = None) -> RunResult:
     """Go on with the run in `path`, or with the newest run in the folders below it."""
     found = newest_run(Path(path))
-    folder = RunFolder(found, read_toml(found / "settings.toml").name)
+    folder = RunFolder(found, read_toml(found / SETTINGS_FILE).name)
     data = Path(folder.read_description()["data"])
     if not is_there(data):
         raise UserError(
@@ -164,7 +165,8 @@ def _with_whole_paths(settings: Settings) -> Settings:
     """The settings with every file by its whole path: `resume` may be typed in another folder, where the same words
     name nothing, or something else."""
     model, cache = settings.model, settings.cache
-    names = {"base": model.base if model.base == BUNDLED else _whole(model.base), "vae": _whole(model.vae)}
+    given = {"base": model.base, "vae": model.vae}
+    names = {key: name if name == BUNDLED else _whole(name) for key, name in given.items()}
     folder = None if cache.folder is None else str(Path(cache.folder).expanduser().absolute())
     changes = {
         "model": model.model_copy(update=names),
@@ -278,7 +280,7 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
         return
     if not folder.path.is_dir():
         raise UserError(f"{folder.path} is a file; a run needs a folder.", fix="choose another --out")
-    own = {"run.lock", folder.log_file.name, folder.settings_file.name, folder.quarantine_file.name}
+    own = {LOCK_FILE, folder.log_file.name, folder.settings_file.name, folder.quarantine_file.name}
     foreign = [
         entry.name for entry in folder.path.iterdir() if entry.name not in own and entry.suffix != PARTIAL_SUFFIX
     ]

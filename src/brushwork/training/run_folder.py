@@ -25,6 +25,7 @@ import psutil
 
 from brushwork.atomic import PARTIAL_SUFFIX, write_text
 from brushwork.errors import UserError
+from brushwork.run_files import DESCRIPTION_FILE, LOCK_FILE, METRICS_FILE, SETTINGS_FILE, STATE_FILE, ema_name, is_run
 
 DESCRIBED = ("data", "num_pictures", "num_held_out", "base", "family", "resolution", "total_steps")
 """What every `run.json` tells."""
@@ -45,19 +46,19 @@ class RunFolder:
 
     @property
     def settings_file(self) -> Path:
-        return self.path / "settings.toml"
+        return self.path / SETTINGS_FILE
 
     @property
     def description_file(self) -> Path:
-        return self.path / "run.json"
+        return self.path / DESCRIPTION_FILE
 
     @property
     def state_file(self) -> Path:
-        return self.path / "state" / "state.safetensors"
+        return self.path / STATE_FILE
 
     @property
     def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS_FILE
 
     @property
     def curve_file(self) -> Path:
@@ -97,7 +98,7 @@ class RunFolder:
 
     def ema_file(self, file: Path) -> Path:
         """The running mean that belongs to the adapter in `file`."""
-        return file.with_name(f"{file.name.removesuffix(self.suffix)}-ema{self.suffix}")
+        return file.with_name(ema_name(file.name, suffix=self.suffix))
 
     def surplus(self, keep_last: int) -> list[Path]:
         """The files by epoch and by step beyond the last `keep_last` of each kind, with their running means."""
@@ -127,12 +128,12 @@ class RunFolder:
 
     def is_running(self) -> bool:
         """Whether a process trains in this folder now."""
-        return _is_alive(_holder(self.path / "run.lock"))
+        return _is_alive(_holder(self.path / LOCK_FILE))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder, so that two processes never train in it at once. A dead process's hold is ignored."""
-        lock = self.path / "run.lock"
+        lock = self.path / LOCK_FILE
         while not _took(lock):
             holder = _holder(lock)
             if _is_alive(holder):
@@ -182,23 +183,18 @@ def _is_alive(holder: str) -> bool:
         return False
 
 
-def is_run(path: Path) -> bool:
-    """Whether `path` is a folder in which a run was begun."""
-    return (path / "settings.toml").is_file() and (path / "run.json").is_file()
-
-
 def newest_run(path: Path) -> Path:
     """`path` itself if it is a run, else the run below it that was written to last."""
     if is_run(path):
         return path
     if not path.is_dir():
         raise UserError(f"{path} is not a folder.", fix="name a run folder, or a folder that holds runs")
-    runs = [file.parent for file in path.glob("*/run.json") if is_run(file.parent)]
+    runs = [file.parent for file in path.glob(f"*/{DESCRIPTION_FILE}") if is_run(file.parent)]
     if not runs:
         raise UserError(f"there is no run in {path}.", fix="name a folder that `brushwork train` made")
     return max(runs, key=_last_written)
 
 
 def _last_written(run: Path) -> float:
-    files = [run / "run.json", run / "metrics.jsonl", run / "state" / "state.safetensors"]
+    files = [run / DESCRIPTION_FILE, run / METRICS_FILE, run / STATE_FILE]
     return max(file.stat().st_mtime for file in files if file.exists())

@@ -11,12 +11,13 @@ from brushwork.config.load import differences, read_toml
 from brushwork.config.schema import Settings
 from brushwork.errors import UserError
 from brushwork.records import read_rows
+from brushwork.run_files import SETTINGS_FILE
 from brushwork.training.run_folder import RunFolder
 
 
 def summarise(run: Path) -> dict[str, Any]:
     """Describe a run in plain values; no tensor is read."""
-    settings = read_toml(run / "settings.toml")
+    settings = read_toml(run / SETTINGS_FILE)
     folder = RunFolder(run, settings.name)
     description = folder.read_description()
     saved = saved_position(folder.state_file) if folder.state_file.exists() else {"step": 0}

@@ -1,0 +1,9 @@
+"""Amounts as people read them."""
+
+
+def bytes_in_words(num_bytes: float) -> str:
+    """`1.5 GiB`, `12 bytes`"""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes:.0f} bytes"
