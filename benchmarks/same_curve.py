@@ -38,6 +38,7 @@ from brushwork.lora.inject import inject
 from brushwork.models.bundled import bundled_folder
 from brushwork.models.weights import open_base
 from brushwork.records import read_rows
+from brushwork.run_files import METRICS_FILE
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.run import train
 from brushwork.training.step import Draws, Objective, draw
@@ -67,7 +68,7 @@ def overrides(steps: int, *more: str) -> list[str]:
 def our_losses(data: Path, out: Path, given: Sequence[str]) -> list[float]:
     """The loss of each step of `brushwork train`."""
     train(data, out=out, recipe=RECIPE, overrides=given)
-    return [row["loss"] for row in read_rows(out / "metrics.jsonl")]
+    return [row["loss"] for row in read_rows(out / METRICS_FILE)]
 
 
 def their_losses(data: Path, given: Sequence[str], *, nudge: float = 0.0) -> list[float]:

@@ -1,21 +1,21 @@
 """What can be asked of an adapter's training beyond its plain form: each does what it says, also across a stop."""
 
 import json
-from io import StringIO
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import quick_runs
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.lora.files import read_adapter
 from brushwork.training.checkpoint import State, read_state
 from brushwork.training.loop import Loop
-from brushwork.training.run import RunResult, train
+from brushwork.training.run import RunResult
 
 QUICK = {
     "train.device": "cpu",
@@ -40,10 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(data: Path, out: Path, **changes: str) -> RunResult:
-    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    return train(data, out=out, overrides=overrides, console=Console(file=StringIO(), width=200))
+run = partial(quick_runs.run, QUICK)
 
 
 def state(result: RunResult) -> State:

@@ -2,19 +2,18 @@
 
 from collections import Counter
 from dataclasses import replace
-from io import StringIO
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 import brushwork.training.loop as loop_module
+import quick_runs
 from brushwork.errors import UserError
-from brushwork.training.run import RunResult, train
 from brushwork.training.step import Batch
 
 QUICK = {
@@ -47,15 +46,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(data: Path, out: Path, *, accept_changes: bool = False, **changes: str) -> RunResult:
-    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
-    return train(
-        data,
-        out=out,
-        overrides=[f"{key}={value}" for key, value in values.items()],
-        accept_changes=accept_changes,
-        console=Console(file=StringIO(), width=200),
-    )
+run = partial(quick_runs.run, QUICK)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+import quick_runs
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.models.spec import TINY
@@ -17,7 +16,7 @@ from brushwork.models.weights import Base, open_base
 from brushwork.training.checkpoint import read_state
 from brushwork.training.feed import Loaded
 from brushwork.training.loop import Loop
-from brushwork.training.run import RunResult, train
+from brushwork.training.run import RunResult
 from single_files import sdxl_file
 
 QUICK = {
@@ -35,9 +34,7 @@ QUICK = {
 def run(folder: Path, name: str, **changes: str) -> RunResult:
     if not (folder / "data").exists():
         draw_folder(folder / "data", count=6, size=64, seed=5)
-    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    return train(folder / "data", out=folder / name, overrides=overrides, console=Console(file=StringIO()))
+    return quick_runs.run(QUICK, folder / "data", folder / name, **changes)
 
 
 def _fails_after_step(last: int) -> Callable[..., torch.Tensor]:

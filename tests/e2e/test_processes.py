@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import brushwork.distributed as distributed
+import quick_runs
 from brushwork.cache.store import Store
 from brushwork.config.schema import TrainConfig
 from brushwork.distributed import Group, joined
@@ -24,7 +25,7 @@ from brushwork.generation.generate import generate
 from brushwork.training.cache_ahead import build_cache
 from brushwork.training.checkpoint import read_state
 from brushwork.training.processes import refuse_idle_processes, refuse_other_states
-from brushwork.training.run import RunResult, resume, train
+from brushwork.training.run import RunResult, resume
 from several_processes import together
 
 QUICK = {
@@ -52,10 +53,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(rank: int, data: Path, out: Path, **changes: str) -> RunResult:
-    values = QUICK | {"sample.prompts": str(data.parent / "prompts.txt")}
-    values |= {key.replace("__", "."): value for key, value in changes.items()}
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    return train(data, out=out, overrides=overrides, console=Console(file=StringIO()))
+    return quick_runs.run(QUICK | {"sample.prompts": str(data.parent / "prompts.txt")}, data, out, **changes)
 
 
 @pytest.fixture(scope="module")

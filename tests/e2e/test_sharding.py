@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from test_processes import assert_same_run, rows
 
+import quick_runs
 from brushwork.config.load import resolve
 from brushwork.distributed import Group, current, joined
 from brushwork.errors import UserError
@@ -22,7 +23,7 @@ from brushwork.training.checkpoint import read_state
 from brushwork.training.loop import Loop
 from brushwork.training.optimizers import RULES, refuse_unfit_optimizer
 from brushwork.training.prepare import refuse_contradictions
-from brushwork.training.run import RunResult, resume, train
+from brushwork.training.run import RunResult, resume
 from brushwork.training.sharding import Whole, load_shards, own_rows
 from several_processes import together
 
@@ -55,10 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(rank: int, data: Path, out: Path, **changes: str) -> RunResult:
-    values = QUICK | {"sample.prompts": str(data.parent / "prompts.txt")}
-    values |= {key.replace("__", "."): value for key, value in changes.items()}
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    return train(data, out=out, overrides=overrides, console=Console(file=StringIO()))
+    return quick_runs.run(QUICK | {"sample.prompts": str(data.parent / "prompts.txt")}, data, out, **changes)
 
 
 def go_on(rank: int, run: Path) -> RunResult:

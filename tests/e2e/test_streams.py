@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
+import quick_runs
 from brushwork.film.frames import draw_folder
 from brushwork.training.cache_ahead import build_cache
-from brushwork.training.run import RunResult, resume, train
+from brushwork.training.run import RunResult, resume
 
 QUICK = {
     "train.device": "cpu",
@@ -44,10 +46,7 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(data: Path, out: Path, **changes: str) -> RunResult:
-    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
-    overrides = [f"{key}={value}" for key, value in values.items()]
-    return train(data, out=out, overrides=overrides, console=Console(file=StringIO(), width=200))
+run = partial(quick_runs.run, QUICK)
 
 
 def bytes_of(result: RunResult) -> dict[str, bytes]:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import brushwork.training.loop as loop_module
+import quick_runs
 from brushwork.cache.store import Store
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.lora.files import read_adapter
 from brushwork.training.checkpoint import read_state
-from brushwork.training.run import RunResult, resume, train
+from brushwork.training.run import RunResult, resume
 
 QUICK = {
     "train.device": "cpu",
@@ -39,15 +41,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(data: Path, out: Path, *, accept_changes: bool = False, **changes: str) -> RunResult:
-    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
-    return train(
-        data,
-        out=out,
-        overrides=[f"{key}={value}" for key, value in values.items()],
-        accept_changes=accept_changes,
-        console=Console(file=StringIO(), width=200),
-    )
+run = partial(quick_runs.run, QUICK)
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from safetensors.torch import load_file
 
 import brushwork.training.loop as loop_module
 import brushwork.training.session as session_module
+import quick_runs
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.generation.generate import generate
 from brushwork.training.checkpoint import read_state
 from brushwork.training.requests import ask
-from brushwork.training.run import RunResult, resume, train
+from brushwork.training.run import resume
 from brushwork.training.standing import summarise
 from brushwork.training.verdict import Verdict
 
@@ -42,15 +44,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(data: Path, out: Path, *, page: StringIO | None = None, accept: bool = False, **changes: str) -> RunResult:
-    values = QUICK | {key.replace("__", "."): value for key, value in changes.items()}
-    return train(
-        data,
-        out=out,
-        overrides=[f"{key}={value}" for key, value in values.items()],
-        accept_changes=accept,
-        console=Console(file=page or StringIO(), width=200),
-    )
+run = partial(quick_runs.run, QUICK)
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
@@ -107,7 +101,7 @@ def test_a_run_ends_where_a_verdict_that_was_asked_for_falls_and_goes_on_when_it
     assert (again.finished, again.step) == (True, 4)
     assert "it ended at step 4 of 6, being flat (train.stop_when)" in page.getvalue()
 
-    on = run(pictures, tmp_path / "early", accept=True, validation__every_steps="2")
+    on = run(pictures, tmp_path / "early", accept_changes=True, validation__every_steps="2")
     assert (on.finished, on.step, on.ended) == (True, 6, None)
     assert whole.adapter is not None
     assert on.adapter is not None
@@ -190,7 +184,7 @@ def test_a_run_that_has_no_memory_for_one_picture_stops_with_everything_saved(
     assert "Everything up to step 2 is saved" in caught.value.problem
     assert "--set train.checkpointing=true" in str(caught.value.fix)
     monkeypatch.undo()
-    assert run(pictures, tmp_path / "run", accept=True, train__max_steps="4").finished
+    assert run(pictures, tmp_path / "run", accept_changes=True, train__max_steps="4").finished
 
 
 def test_another_terminal_lets_a_run_save_draw_and_stop(pictures: Path, tmp_path: Path) -> None:

@@ -11,23 +11,17 @@ import huggingface_hub.constants
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 import local_hub
 from brushwork.config.schema import DataConfig
 from brushwork.data.folder import Dataset, read_dataset
 from brushwork.data.huggingface import HubDataset, choose_files, fetch, parse_place
 from brushwork.errors import UserError
+from data_sets import png
 
 REPO = "lambdalabs/naruto-blip-captions"
 TRAIN = "data/train-00000-of-00001.parquet"
 MAIN, CONVERTED = "main", "refs/convert/parquet"
-
-
-def png(colour: str = "red") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (12, 8), colour).save(file, "PNG")
-    return file.getvalue()
 
 
 def table(*texts: str) -> bytes:

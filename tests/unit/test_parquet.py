@@ -1,7 +1,6 @@
 """Parquet files as Hugging Face writes them and as others do: read row by row, refused where columns do not fit."""
 
 import hashlib
-import io
 import json
 import sys
 from pathlib import Path
@@ -10,24 +9,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from brushwork.config.schema import DataConfig
 from brushwork.data import parquet
-from brushwork.data.folder import Dataset, read_dataset
 from brushwork.data.parquet import Cell, Reader, Table
-from brushwork.errors import UserError
+from data_sets import captions, png, read, refusal
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRUSHWORK_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def png(colour: str | tuple[int, int, int] = "red", size: tuple[int, int] = (12, 8)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return file.getvalue()
 
 
 HF_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -45,20 +35,6 @@ def table(path: Path, images: list[Any], texts: list[Any] | None, *, kind: Any =
 
 def hf(data: bytes | None, path: str | None = None) -> dict[str, Any]:
     return {"bytes": data, "path": path}
-
-
-def read(path: Path, **data: object) -> Dataset:
-    return read_dataset(path, data=DataConfig.model_validate(data))
-
-
-def refusal(path: Path, **data: object) -> str:
-    with pytest.raises(UserError) as caught:
-        read(path, **data)
-    return str(caught.value)
-
-
-def captions(dataset: Dataset) -> dict[str, str]:
-    return {sample.name: sample.caption for sample in dataset.samples}
 
 
 def test_rows_become_samples_in_their_order(tmp_path: Path) -> None:

@@ -8,22 +8,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from brushwork.config.schema import DataConfig
-from brushwork.data.folder import Dataset, read_dataset
-from brushwork.errors import UserError
+from data_sets import captions, png, read, refusal
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRUSHWORK_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def png(colour: str = "red", size: tuple[int, int] = (12, 8)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return file.getvalue()
 
 
 def shard(path: Path, files: dict[str, bytes | str] | list[tuple[str, bytes | str]]) -> Path:
@@ -35,20 +26,6 @@ def shard(path: Path, files: dict[str, bytes | str] | list[tuple[str, bytes | st
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
-
-
-def read(path: Path, **data: object) -> Dataset:
-    return read_dataset(path, data=DataConfig.model_validate(data))
-
-
-def refusal(path: Path, **data: object) -> str:
-    with pytest.raises(UserError) as caught:
-        read(path, **data)
-    return str(caught.value)
-
-
-def captions(dataset: Dataset) -> dict[str, str]:
-    return {sample.name: sample.caption for sample in dataset.samples}
 
 
 def test_shards_are_found_at_any_depth_and_read_in_their_order(tmp_path: Path) -> None:

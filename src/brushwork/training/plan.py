@@ -315,8 +315,8 @@ def _sharding_lines(preparation: Preparation) -> LINES:
     num_parameters = preparation.base.parts["unet"].num_parameters()
     held = num_parameters * bytes_per_weight(settings) / group.size
     whole = num_parameters * preparation.dtype.itemsize
-    words = f"each process holds 1/{group.size}, {gib(math.ceil(held))} with gradient and optimizer"
-    return [("in pieces", f"{words}; {gib(whole)} more while it draws or measures, the network whole")]
+    words = f"each process holds 1/{group.size}, {bytes_in_words(math.ceil(held))} with gradient and optimizer"
+    return [("in pieces", f"{words}; {bytes_in_words(whole)} more while it draws or measures, the network whole")]
 
 
 def bytes_per_weight(settings: Settings) -> float:
