@@ -219,7 +219,7 @@ def test_repeats_are_proposed_from_the_pictures_and_the_steps(photos: Path, tmp_
     plain = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "plain")])
 
     assert (tmp_path / "luca" / "50_luca").is_dir()  # 4 pictures x 50 x 5 epochs = 500 steps of 2
-    assert "500 steps in 5 epochs: each picture 50 times an epoch" in kohya.stdout
+    assert "4 pictures x 50 repeats x 5 epochs / a batch of 2 = 500 steps (500 wanted)" in kohya.stdout
     assert f"brushwork train {tmp_path / 'plain'} --set data.repeats=50" in plain.stdout
     both = CliRunner().invoke(app, [*words, "--repeat", "3", "--layout", "kohya", "--out", str(tmp_path / "no")])
     assert both.exit_code != 0

@@ -86,9 +86,7 @@ def prepare(
     if heldout is not None:
         typer.echo(f"  {learned} in train/, {prepared.held_out} in heldout/: no scene is in both")
     if steps is not None:
-        typer.echo(
-            f"  {steps} steps in {settings.train.epochs} epochs: each picture {prepared.repeats} times an epoch"
-        )
+        typer.echo(f"  {_proposal(settings, learned, prepared.repeats, wanted=steps)}")
     plain = steps is not None and layout is not SetForm.KOHYA
     typer.echo(f"  use it: brushwork train {out}" + (f" --set data.repeats={prepared.repeats}" if plain else ""))
 
@@ -104,3 +102,14 @@ def _views(settings: "Settings", steps: int | None, repeat: int | None) -> float
     if settings.train.epochs is None:
         raise UserError("train.epochs is off: --steps divides by it.", fix="--set train.epochs=10")
     return steps * settings.train.batch_size * settings.train.accumulation / settings.train.epochs
+
+
+def _proposal(settings: "Settings", pictures: int, repeats: int, *, wanted: int) -> str:
+    """What the repeats come to."""
+    train = settings.train
+    steps = round(pictures * repeats * (train.epochs or 1) / (train.batch_size * train.accumulation))
+    batch = train.batch_size * train.accumulation
+    shared = f" / a batch of {batch}" if batch > 1 else ""
+    return (
+        f"{pictures} pictures x {repeats} repeats x {train.epochs} epochs{shared} = {steps} steps ({wanted} wanted)"
+    )

@@ -42,8 +42,6 @@ def hold_out_scenes(
     Args:
         scenes: to which scene each picture belongs, by its name.
     """
-    if not 0 < share < 1:
-        raise UserError(f"--heldout {share:g}: a share between 0 and 1 was expected.", fix="--heldout 0.1")
     members: dict[Hashable, list[str]] = defaultdict(list)
     digests = {sample.name: sample.content for sample in dataset.samples}
     for name in digests:
@@ -66,3 +64,9 @@ def hold_out_scenes(
     kept = tuple(sample for sample in dataset.samples if sample.name not in aside)
     held_out = tuple(sample for sample in dataset.samples if sample.name in aside)
     return replace(dataset, samples=kept), replace(dataset, samples=held_out)
+
+
+def check_share(share: float) -> None:
+    """Refuse a share that leaves nothing on one side, before pictures are read."""
+    if not 0 < share < 1:
+        raise UserError(f"--heldout {share:g}: a share between 0 and 1 was expected.", fix="--heldout 0.1")

@@ -26,7 +26,7 @@ from brushwork.config.schema import DataConfig
 from brushwork.data.folder import Dataset, Sample, read_dataset
 from brushwork.data.layout import MOST_REPEATS, is_hidden
 from brushwork.data.picture import cropped_png
-from brushwork.data.split import hold_out_scenes
+from brushwork.data.split import check_share, hold_out_scenes
 from brushwork.errors import UserError, listed
 from brushwork.progress import Advance, progress_bar
 
@@ -100,6 +100,8 @@ def prepare_set(
     console = console or Console(stderr=True)
     name = name or out.name
     _check(out, form, repeats, name)
+    if held_out is not None:
+        check_share(held_out)
     settings = (data or DataConfig()).model_copy(update={"max_missing_captions": 0.0})
     with progress_bar(console, "reading pictures", 0) as advance:
         dataset = read_dataset(place, data=settings, on_progress=advance)
