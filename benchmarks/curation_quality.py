@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[Code, ...]] = {
     "noise": ("noisy",),
     "letterbox": ("bars",),
     "subtitles": ("subtitles",),
-    "occluded": ("occluded",),
+    "occluded": (),
     "dissolve": (),
 }
 """What a film has done to a frame, and the reasons that are right for it."""

@@ -35,7 +35,6 @@ TITLES: dict[Code, str] = {
     "upscaled": "enlarged",
     "motion_blur": "blurred by movement",
     "blurred": "blurred",
-    "occluded": "occluded",
     "exact_duplicate": "exact duplicates",
     "unlike_references": "unlike the references",
     "like_others": "like the counter-examples",

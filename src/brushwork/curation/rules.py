@@ -28,7 +28,6 @@ Code = Literal[
     "compressed",
     "motion_blur",
     "blurred",
-    "occluded",
     "exact_duplicate",
     "unlike_references",
     "like_others",
