@@ -24,7 +24,7 @@ from brushwork.data.waiting import wait_for_captions
 from brushwork.data.writing import prepare_set
 from brushwork.errors import UserError
 
-CROP = (4, 8, 28, 24)
+CROP = (2, 8, 26, 24)
 
 
 @pytest.fixture(autouse=True)
@@ -204,11 +204,11 @@ def test_the_mask_of_a_cropped_picture_is_cropped_with_it(photos: Path, tmp_path
     placement = Placement(Size(24, 16), Size(24, 16), Corner(8, 0), Size(16, 16))
     store = Store(tmp_path / "store")
 
-    for way, columns in ((placement, slice(24, 56)), (mirrored(placement), slice(24, 56))):
+    for way in (placement, mirrored(placement)):
         build_masks([sample], [way], store, max_pixels=9999)
         key = next(iter(path.stem for path in store.folder.rglob("*.safetensors")))
         found = store.read(key)["mask"]
-        part = values[16:48, columns].astype(np.float32) / 255
+        part = values[16:48, 20:52].astype(np.float32) / 255
         expected = part.reshape(2, 16, 2, 16).mean(axis=(1, 3))
         expected = expected[:, ::-1].copy() if way.flipped else expected
         torch.testing.assert_close(found[0], torch.from_numpy(expected), rtol=1e-5, atol=1e-3)
