@@ -116,7 +116,6 @@ def panel(decisions: Decisions, frame: Frame, run: str, *, place: str, size: tup
             f'<div class="proposal" data-state="{escape(frame.proposal)}"><i class="mark"></i><div>curation: '
             f"<b>{escape(frame.proposal)}</b><br>{escape(frame.why)}</div></div>"
         )
-    parts.append(_scores(frame))
     words = escape(frame.caption.strip()) or "<em>no caption</em>"
     parts.append(f'<button class="caption" data-do="caption" title="edit (E)">{words}</button>')
     if near := twins(decisions, frame.number):
@@ -125,6 +124,7 @@ def panel(decisions: Decisions, frame: Frame, run: str, *, place: str, size: tup
             for n in near[:_MOST_NEIGHBOURS]
         )
         parts.append(f'<h3>near-duplicates</h3><div class="twins">{cells}</div>')
+    parts.append(_scores(frame))
     return "".join(parts)
 
 
@@ -197,10 +197,15 @@ _ARROWS = {False: "&uarr;", True: "&darr;"}
 
 def _select(name: str, label: str, options: Sequence[tuple[str, str]], value: str) -> str:
     inner = "".join(
-        f'<option value="{escape(key)}"{" selected" if key == value else ""}>{escape(text)}</option>'
+        f'<option value="{escape(key)}"{" selected" if key == value else ""}>{escape(_spaced(text))}</option>'
         for key, text in options
     )
     return f'<select data-change="{name}" aria-label="{label}">{inner}</select>'
+
+
+def _spaced(name: str) -> str:
+    """`edge_width` as a person reads it."""
+    return name.replace("_", " ")
 
 
 def _about(frame: Frame, review: Review, size: tuple[int, int] | None) -> str:
@@ -216,6 +221,6 @@ def _about(frame: Frame, review: Review, size: tuple[int, int] | None) -> str:
 def _scores(frame: Frame) -> str:
     named = {} if frame.similarity is None else {"similarity": frame.similarity}
     rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{value:.4g}</dd>" for name, value in {**named, **frame.scores}.items()
+        f"<dt>{escape(_spaced(name))}</dt><dd>{value:.4g}</dd>" for name, value in {**named, **frame.scores}.items()
     )
     return f'<dl class="scores">{rows}</dl>' if rows else ""
