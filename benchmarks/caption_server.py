@@ -96,6 +96,7 @@ class CaptionServer:
             """One connection."""
 
             def do_GET(self) -> None:
+                outer.headers.append(dict(self.headers))
                 if outer.models is None or not self.path.endswith("/models"):
                     self._send(Says("no such page", status=404))
                 elif outer.key is not None and self.headers.get("Authorization") != f"Bearer {outer.key}":
