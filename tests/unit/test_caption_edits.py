@@ -1,5 +1,6 @@
 """Changing many captions at once: only what was asked changes, and everything can be had back, byte for byte."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from PIL import Image
 from brushwork.captioning.edits import Edit, edit_captions, edited, undo_last_edit
 from brushwork.config.schema import DataConfig
 from brushwork.errors import UserError
-from brushwork.records import read_rows
+from brushwork.records import append_row, read_rows
 
 DATA = DataConfig()
 
@@ -106,6 +107,20 @@ def test_a_kill_after_the_record_and_before_the_last_file_can_be_undone(photos: 
     before = files(photos)
     edit_captions(photos, Edit(prefix="mia"), data=DATA)
     (photos / "a.txt").write_bytes(before["a.txt"])  # as if this one had not been reached
+
+    undo_last_edit(photos, data=DATA)
+
+    assert files(photos) == before
+
+
+def test_a_file_that_one_edit_changed_twice_comes_back_as_it_was_before_both(photos: Path) -> None:
+    before = files(photos)
+    texts = [before["a.txt"].decode(), "first\n", "second\n"]
+    for old, new in itertools.pairwise(texts):
+        append_row(
+            photos / "captions.jsonl", {"file": "a.txt", "before": old, "after": new, "edit": "x", "at": "now"}
+        )
+    (photos / "a.txt").write_text("second\n")
 
     undo_last_edit(photos, data=DATA)
 

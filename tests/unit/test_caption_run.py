@@ -405,6 +405,8 @@ def test_rows_that_a_killed_process_left_are_taken_over_once(photos: Path) -> No
     left = photos / "captions.rank1.jsonl"
     left.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], {**rows[1], "file": "d.txt", "before": "x"}]))
     Image.new("RGB", (8, 8)).save(photos / "z.png")
+    with (photos / "captions.jsonl").open("a") as history:
+        history.write('{"file": "half a ro')
 
     run(photos)
 
