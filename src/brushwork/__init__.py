@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from brushwork.captioning.run import caption as caption
+    from brushwork.cli.evaluating import evaluator as evaluator
     from brushwork.curation.run import curate as curate
     from brushwork.demonstration.run import demo as demo
     from brushwork.errors import UserError as UserError
+    from brushwork.evaluation.run import evaluate as evaluate
     from brushwork.generation.generate import generate as generate
     from brushwork.lora.files import convert_adapter as convert
     from brushwork.training.bucket_check import check_buckets as check_buckets
@@ -36,6 +38,8 @@ _PLACES = {
     "convert": ("brushwork.lora.files", "convert_adapter"),
     "curate": ("brushwork.curation.run", "curate"),
     "demo": ("brushwork.demonstration.run", "demo"),
+    "evaluate": ("brushwork.evaluation.run", "evaluate"),
+    "evaluator": ("brushwork.cli.evaluating", "evaluator"),
     "extract": ("brushwork.training.extract", "extract"),
     "generate": ("brushwork.generation.generate", "generate"),
     "resume": ("brushwork.training.run", "resume"),
@@ -52,6 +56,8 @@ __all__ = [
     "convert",
     "curate",
     "demo",
+    "evaluate",
+    "evaluator",
     "extract",
     "generate",
     "resume",

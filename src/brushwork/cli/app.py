@@ -25,6 +25,7 @@ from brushwork.cli.demo import demo
 from brushwork.cli.doctor import doctor
 from brushwork.cli.download import download
 from brushwork.cli.errors import DEBUG_VARIABLE, exit_code
+from brushwork.cli.evaluate import evaluate
 from brushwork.cli.extract import extract
 from brushwork.cli.generate import generate
 from brushwork.cli.inspect import inspect
@@ -60,6 +61,7 @@ app.command()(stop)
 app.command()(save)
 app.command()(sample)
 app.command()(generate)
+app.command()(evaluate)
 app.command()(inspect)
 app.command()(extract)
 app.command()(convert)

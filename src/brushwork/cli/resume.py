@@ -20,10 +20,11 @@ def resume(
 
     Example: brushwork resume runs
     """
+    from brushwork.cli.evaluating import evaluator
     from brushwork.training.run import resume as go_on
     from brushwork.training.run_folder import newest_run
 
     if detach:
         say_detached(context.obj, newest_run(run))
         return
-    say(go_on(run, accept_changes=accept_changes), as_json=as_json)
+    say(go_on(run, accept_changes=accept_changes, evaluate=evaluator()), as_json=as_json)

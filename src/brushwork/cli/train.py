@@ -42,9 +42,17 @@ def train(
         str | None, typer.Option(metavar="FILE", help="Draw these prompts during the run, one a line.")
     ] = None,
     sample_every: Annotated[int | None, typer.Option(metavar="EPOCHS", help="How often to draw them.")] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(metavar="EPOCHS", help="Let the files draw, and say which is the best so far; see evaluate."),
+    ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="For that: pictures not trained on. By default those that are held out."),
+    ] = None,
     stop_when: Annotated[
         list[StopWhen] | None,
-        typer.Option(help="End the run early when a validation says so. May be given twice."),
+        typer.Option(help="End the run early when a validation or an evaluation says so. May be given twice."),
     ] = None,
     overrides: Overrides = None,
     accept_changes: AcceptChanges = False,
@@ -61,6 +69,7 @@ def train(
 
     Example: brushwork train photos --base sdxl.safetensors --recipe sdxl-standard --name corgi
     """
+    from brushwork.cli.evaluating import evaluator
     from brushwork.training.run import settle
     from brushwork.training.run import train as run
 
@@ -71,6 +80,8 @@ def train(
         "validation.data": validation,
         "sample.prompts": sample_prompts,
         "sample.every_epochs": sample_every,
+        "evaluation.every_epochs": evaluate_every,
+        "evaluation.references": references,
         "train.stop_when": [each.value for each in stop_when] if stop_when else None,
         "model.offline": True if offline else None,
     }
@@ -88,6 +99,7 @@ def train(
         overrides=[*given, *(overrides or [])],
         accept_changes=accept_changes,
         wait=wait_for_captions,
+        evaluate=evaluator(),
     )
     say(result, as_json=as_json)
 

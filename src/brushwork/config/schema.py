@@ -595,6 +595,70 @@ class ValidationConfig(Section):
     """Steps without a lower loss after which a run is called flat."""
 
 
+class EvaluationConfig(Section):
+    """How the files of a run are compared, and which is named the best: section `[evaluation]`."""
+
+    references: str | None = None
+    """A folder of pictures of the subject that were held out of training. Unset takes those that the run held out."""
+
+    every_epochs: int | None = Field(None, ge=1)
+    """Evaluate while training, every so many epochs and at the end."""
+
+    prompts: str | None = None
+    """A file of prompts, one a line, in which `{trigger}` stands for the trigger. Unset takes Brushwork's own 30."""
+
+    seeds: int = Field(2, ge=1, le=64)
+    """Pictures of each prompt. With two or more, how much they differ under one prompt is measured too."""
+
+    seed: int = Field(20_000, ge=0)
+    """Seed of each prompt's first picture; every file draws the same prompts at the same seeds."""
+
+    strengths: tuple[float, ...] = Field((1.0,), min_length=1)
+    """Strengths at which each file is tried."""
+
+    ema: bool = False
+    """Also try the running means that the training wrote beside the files."""
+
+    batch_size: int = Field(4, ge=1)
+    """Pictures that are drawn at once."""
+
+    encoder: str = "auto"
+    """What sees the pictures: a folder of transformers, a hub id, or `bundled`. `auto` is `bundled` for the bundled
+    base, else `openai/clip-vit-large-patch14`."""
+
+    text_encoder: str = "auto"
+    """What reads the prompts beside the pictures. `auto` is `encoder` where it reads texts, else as if that were
+    `auto`."""
+
+    face_detector: str | None = None
+    """A detector of faces, a folder of transformers or a hub id (YOLOS, DETR): identity is then measured on the
+    largest face of each picture, and pictures without one do not count for it. Unset measures whole pictures."""
+
+    identity_weight: float = Field(40.0, ge=0)
+    """Share of identity in the score. The five weights are divided by their sum."""
+
+    variety_weight: float = Field(20.0, ge=0)
+    """Share of variety of pose and composition."""
+
+    style_weight: float = Field(20.0, ge=0)
+    """Share of style."""
+
+    adherence_weight: float = Field(10.0, ge=0)
+    """Share of following the prompt."""
+
+    quality_weight: float = Field(10.0, ge=0)
+    """Share of technical quality."""
+
+    copying_quantile: float = Field(0.95, gt=0.5, lt=1)
+    """A picture is called a copy where it is nearer to a training picture than this share of the references is."""
+
+    confidence: float = Field(0.95, ge=0.6, lt=1)
+    """How sure the intervals are. A difference whose interval holds 0 is a tie."""
+
+    resamples: int = Field(1000, ge=100)
+    """How often the prompts and seeds are drawn anew for the intervals."""
+
+
 class AboutConfig(Section):
     """What the files tell about themselves to the programs that show them: section `[about]`."""
 
@@ -790,6 +854,7 @@ class Settings(Section):
     save: SaveConfig = SaveConfig()
     sample: SampleConfig = SampleConfig()
     validation: ValidationConfig = ValidationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     about: AboutConfig = AboutConfig()
     log: LogConfig = LogConfig()
     curation: CurationConfig = CurationConfig()

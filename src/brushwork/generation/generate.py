@@ -32,6 +32,7 @@ from brushwork.generation.pipeline import Pipeline, kind
 from brushwork.generation.prompts import PromptLine, Request, known_sampler, parse_size, read_lines
 from brushwork.generation.prompts import choose as choose_prompts
 from brushwork.models.text import TextStates
+from brushwork.models.vae import VAE
 from brushwork.models.weights import Base, open_configured
 from brushwork.progress import progress_bar
 from brushwork.runtime import pick_device, pick_dtype, precision_name, release_memory
@@ -146,7 +147,7 @@ def generate(
         raise UserError(
             f"--out {folder} is a file; the pictures go into a folder.", fix=f"--out {folder.stem}-pictures"
         )
-    extra = _extra(opened, settings.model, adapters, dtype)
+    extra = what_decides(opened, settings.model, adapters, dtype)
     jobs = [Job(request, folder / f"{index:05d}.png", extra) for index, request in enumerate(requests)]
     todo = [job for job in jobs if not already_drawn(job.path, record_of(job.request, extra))]
     if len(todo) < len(jobs):
@@ -224,7 +225,7 @@ def _wanted(lora: LORA) -> Wanted:
             return Wanted(Path(lora))
 
 
-def _extra(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: torch.dtype) -> dict[str, Any]:
+def what_decides(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: torch.dtype) -> dict[str, Any]:
     """What decides the pixels besides the request. No folders: pictures are given away."""
     return {
         "base": Path(base.source).name if Path(base.source).exists() else base.source,
@@ -266,26 +267,19 @@ def _load(
     """Encode the prompts and let the encoders go, then load the UNet and the VAE."""
     encoders = base.load_text(dtype=dtype, device=device, clip_skip=model.clip_skip, max_tokens=model.max_tokens)
     text_counts = put_on(encoders.modules, adapters, fused=fuse)
-    states = _encoded(encoders.encode, batches)
+    states = encode_texts(encoders.encode, batches)
     del encoders
     release_memory(device)
 
     unet = base.load_unet(dtype=dtype, device=device)
     unet_counts = put_on({"unet": unet}, adapters, fused=fuse)
     vae = base.load_vae(dtype=dtype, device=device)
-    vae.set_slicing(True)
-
-    def decode(latents: Tensor) -> Tensor:
-        is_large = latents[0, 0].numel() * vae.patch**2 > LARGE_PICTURE
-        vae.set_tiling(low_memory or is_large, side=SMALL_TILE if low_memory else LARGE_TILE)
-        return vae.decode(latents)
-
     pipeline = Pipeline(
         unet=unet,
         schedule=schedule,
         prediction=base.prediction,
-        encode=lambda prompts: _stacked([states[prompt] for prompt in prompts]),
-        decode=decode,
+        encode=lambda prompts: stacked([states[prompt] for prompt in prompts]),
+        decode=decoding(vae, low_memory=low_memory),
         guide_separately=low_memory,
     )
     counts = [text + of_unet for text, of_unet in zip(text_counts, unet_counts, strict=True)]
@@ -296,8 +290,20 @@ def _load(
     return pipeline, applied
 
 
+def decoding(vae: VAE, *, low_memory: bool = False) -> Callable[[Tensor], Tensor]:
+    """How latents become pixels: one picture at a time, a large one in tiles."""
+    vae.set_slicing(True)
+
+    def decode(latents: Tensor) -> Tensor:
+        is_large = latents[0, 0].numel() * vae.patch**2 > LARGE_PICTURE
+        vae.set_tiling(low_memory or is_large, side=SMALL_TILE if low_memory else LARGE_TILE)
+        return vae.decode(latents)
+
+    return decode
+
+
 @torch.no_grad()
-def _encoded(
+def encode_texts(
     encode: Callable[[Sequence[str]], TextStates], batches: Sequence[Sequence[str]]
 ) -> dict[str, TextStates]:
     """The states of every text, on the CPU."""
@@ -310,7 +316,7 @@ def _encoded(
     return states
 
 
-def _stacked(states: Sequence[TextStates]) -> TextStates:
+def stacked(states: Sequence[TextStates]) -> TextStates:
     """B of (L, D) and (P,) -> (B, L, D) and (B, P)"""
     pooled = [state.pooled for state in states if state.pooled is not None]
     return TextStates(torch.stack([state.context for state in states]), torch.stack(pooled) if pooled else None)

@@ -19,7 +19,7 @@ from brushwork.errors import UserError, listed
 from brushwork.models.text import TextStates
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
-from brushwork.runtime import derive_seed, peak_memory, release_memory, reserved_memory
+from brushwork.runtime import PRECISIONS, derive_seed, peak_memory, release_memory, reserved_memory
 from brushwork.training import ema
 from brushwork.training.batches import Budget, Microbatch
 from brushwork.training.checkpoint import Lowest, Position
@@ -82,6 +82,23 @@ class Learner:
             copy.copy_(self.parameters[name])
 
     @contextmanager
+    def as_saved(self, dtype: torch.dtype) -> Iterator[None]:
+        """Within it, what learns is what pictures are drawn with, rounded as the run's files are."""
+        with self.as_used():
+            kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+            try:
+                self._set({name: value.to(dtype).float() for name, value in kept.items()})
+                yield
+            finally:
+                self._set(kept)
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+        self.refresh_copies()
+
+    @contextmanager
     def as_used(self) -> Iterator[None]:
         """Within it, network and parameters are what pictures are to be drawn with."""
         try:
@@ -108,6 +125,8 @@ class Hooks:
     judge: Callable[[Row], Verdict]
     """What the rows say, with this one as the last."""
     sample: Callable[[Position], None]
+    evaluate: Callable[[Position, "Due"], str | None] | None
+    """Draw with the file that was just written and judge the pictures; -> `overtrained`, where they say so."""
     report: Callable[[Row], None]
     requests: Callable[[], frozenset[str]]
     """What another terminal has asked since the last step: `save`, `sample`."""
@@ -124,6 +143,7 @@ class Due:
     state: bool = False
     validate: bool = False
     sample: bool = False
+    evaluate: bool = False
 
 
 @dataclass
@@ -376,6 +396,18 @@ class Loop:
             self.learner.set_dropout_key(None)
             with self.learner.as_used(), self.learner.gathered():
                 self.hooks.sample(self.position)
+        if due.evaluate:
+            self._evaluate(due)
+
+    def _evaluate(self, due: Due) -> None:
+        """Let the file that was just written draw; where its pictures say so and the settings ask for it, stop."""
+        assert self.hooks.evaluate is not None
+        self.learner.set_dropout_key(None)
+        with self.learner.as_saved(PRECISIONS[self.settings.save.precision]):
+            found = self.hooks.evaluate(self.position, due)
+        if found in self.settings.train.stop_when and not due.final_file:
+            self.position = replace(self.position, ended=found)
+            self._save(Due(final_file=True, state=True))
 
     def _validated(self, row: Row, due: Due) -> Due:
         """Measure into `row` and judge; a verdict that the settings ask for ends the run here, with all its files."""
@@ -418,7 +450,8 @@ class Loop:
         final = done == self.budget.total_steps
         epoch_over = self.budget.ends_epoch(done) or final
         epoch = self.budget.epoch_of(done - 1) + 1
-        epoch_file = epoch_over and _every(settings.save.every_epochs, epoch)
+        evaluate = self.hooks.evaluate is not None and is_evaluation_due(settings, self.budget, done)
+        epoch_file = epoch_over and (evaluate or _every(settings.save.every_epochs, epoch))
         step_file = _every(settings.save.every_steps, done) or "save" in requests
         minutes = settings.save.every_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
@@ -431,6 +464,7 @@ class Loop:
             or (epoch_over and _every(settings.validation.every_epochs, epoch))
             or _every(settings.validation.every_steps, done),
             sample=is_sample_due(settings, self.budget, done) or "sample" in requests,
+            evaluate=evaluate,
         )
 
     def _with_lowest_loss(self, due: Due, held_out: float | None) -> Due:
@@ -461,6 +495,15 @@ def is_sample_due(settings: Settings, budget: Budget, steps_done: int, *, ended:
     epoch = budget.epoch_of(steps_done - 1) + 1
     by_epoch = budget.ends_epoch(steps_done) and _every(settings.sample.every_epochs, epoch)
     return final or by_epoch or _every(settings.sample.every_steps, steps_done)
+
+
+def is_evaluation_due(settings: Settings, budget: Budget, steps_done: int, *, ended: bool = False) -> bool:
+    """Whether the files are to be evaluated when `steps_done` steps are done, or the run has ended there."""
+    if settings.evaluation.every_epochs is None or steps_done == 0:
+        return False
+    epoch = budget.epoch_of(steps_done - 1) + 1
+    by_epoch = budget.ends_epoch(steps_done) and _every(settings.evaluation.every_epochs, epoch)
+    return ended or steps_done == budget.total_steps or by_epoch
 
 
 def _gib(num_bytes: int | None) -> float | None:

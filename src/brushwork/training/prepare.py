@@ -259,10 +259,12 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
 
     dataset = read_folders(data, data=settings.data, read=read)
     train_set, held_out = _split(data, dataset, settings, read)
-    if "overtrained" in settings.train.stop_when and held_out is None:
+    asks_pictures = settings.evaluation.every_epochs is not None
+    if "overtrained" in settings.train.stop_when and held_out is None and not asks_pictures:
         raise UserError(
             "train.stop_when = overtrained needs pictures that are held out, and there are none.",
-            fix="--validation 0.1 holds out a tenth of the pictures; --stop-when flat needs none",
+            fix="--validation 0.1 holds out a tenth of the pictures, --evaluate-every 2 --references DIR looks at "
+            "what the files draw; --stop-when flat needs none",
         )
     samples, notes = balance(train_set.samples, settings.data)
     vae = vae_fingerprint(base)

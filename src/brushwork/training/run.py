@@ -28,6 +28,7 @@ from brushwork.records import write_rows
 from brushwork.run_files import LOCK_FILE, SETTINGS_FILE
 from brushwork.runtime import precision_name
 from brushwork.training.checkpoint import Position, State, read_state
+from brushwork.training.evaluating import Evaluator, is_complete
 from brushwork.training.interruption import listening
 from brushwork.training.plan import check_beginning, learning_shapes, show_plan
 from brushwork.training.prepare import Preparation, prepare
@@ -73,6 +74,7 @@ def train(
     overrides: Sequence[str] = (),
     accept_changes: bool = False,
     wait: bool = False,
+    evaluate: Evaluator | None = None,
     console: Console | None = None,
 ) -> RunResult:
     """Train a LoRA on a folder of pictures and captions; in the folder of an earlier run, go on with it.
@@ -86,6 +88,8 @@ def train(
         overrides: single settings as `key=value`, e.g. `"train.seed=1"`.
         accept_changes: go on although settings, data or base differ from those that the run began with.
         wait: begin only when every picture has its caption.
+        evaluate: who evaluates the files while the run goes on (`evaluation.every_epochs`):
+            `brushwork.evaluator()`.
         console: where the plan and the progress are shown; by default the error stream.
 
     Raises:
@@ -97,7 +101,14 @@ def train(
         console.print(str(note), markup=False, highlight=False, soft_wrap=True)
     if wait:
         wait_for_captions(asked.pictures, data=asked.resolved.settings.data, console=console)
-    return _run(asked.pictures, asked.folder, asked.resolved, accept_changes=accept_changes, console=console)
+    return _run(
+        asked.pictures,
+        asked.folder,
+        asked.resolved,
+        accept_changes=accept_changes,
+        evaluator=evaluate,
+        console=console,
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,13 @@ def settle(
 
 
 @joined()
-def resume(path: str | Path, *, accept_changes: bool = False, console: Console | None = None) -> RunResult:
+def resume(
+    path: str | Path,
+    *,
+    accept_changes: bool = False,
+    evaluate: Evaluator | None = None,
+    console: Console | None = None,
+) -> RunResult:
     """Go on with the run in `path`, or with the newest run in the folders below it."""
     found = newest_run(Path(path))
     folder = RunFolder(found, read_toml(found / SETTINGS_FILE).name)
@@ -149,7 +166,7 @@ def resume(path: str | Path, *, accept_changes: bool = False, console: Console |
             fix=f"brushwork train FOLDER --out {found} --config {folder.settings_file}",
         )
     resolved = resolve(files=[folder.settings_file])
-    return _run(data, folder, resolved, accept_changes=accept_changes, console=console)
+    return _run(data, folder, resolved, accept_changes=accept_changes, evaluator=evaluate, console=console)
 
 
 def _named_pictures(settings: Settings) -> Path:
@@ -180,6 +197,12 @@ def _with_whole_paths(settings: Settings) -> Settings:
         ),
         "lora": settings.lora.model_copy(update={"begin_with": _whole(settings.lora.begin_with)}),
         "sample": settings.sample.model_copy(update={"prompts": _whole(settings.sample.prompts)}),
+        "evaluation": settings.evaluation.model_copy(
+            update={
+                name: _whole(getattr(settings.evaluation, name))
+                for name in ("references", "prompts", "encoder", "text_encoder", "face_detector")
+            }
+        ),
         "validation": settings.validation.model_copy(update={"data": _whole(settings.validation.data)}),
     }
     return settings.model_copy(update=changes)
@@ -203,7 +226,13 @@ def _whole(place: str | None) -> str | None:
 
 
 def _run(
-    data: Path, folder: RunFolder, resolved: Resolved, *, accept_changes: bool, console: Console | None
+    data: Path,
+    folder: RunFolder,
+    resolved: Resolved,
+    *,
+    accept_changes: bool,
+    evaluator: Evaluator | None,
+    console: Console | None,
 ) -> RunResult:
     group = current()
     console = voice(group, console)
@@ -222,6 +251,7 @@ def _run(
             folder = replace(folder, suffix="")  # a base in a folder becomes a base in a folder
         if begun and not accept_changes:
             _refuse_changed_inputs(folder, preparation)
+        evaluator = _needed(evaluator, preparation)
         requests = sample_requests(settings.sample, resolution=preparation.resolution)
         refuse_differences(preparation, group)  # and every process has looked before the first begins to write
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -248,6 +278,8 @@ def _run(
                 _refuse_another_shape(folder, preparation, state)
             refuse_other_states(0 if state is None else state.position.step, group)
             finished = state is not None and _is_finished(folder, drawer, state.position, total)
+            if finished and state is not None:
+                finished = _is_evaluated(evaluator, folder, preparation, state.position)
             if state is not None and group.from_first(finished):
                 _refuse_changes_in_vain(folder, resolved)
                 told = f"{folder.path} is finished: {_how_it_ended(state.position, total)}."
@@ -261,7 +293,8 @@ def _run(
                     _write_beginning(
                         folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
                     )
-                position = train_until_stopped(Session(preparation, folder, drawer, interruption, console), state)
+                session = Session(preparation, folder, drawer, interruption, console, evaluator)
+                position = train_until_stopped(session, state)
     return RunResult(
         folder=folder.path,
         step=position.step,
@@ -362,6 +395,28 @@ def _is_finished(folder: RunFolder, drawer: Drawer, position: Position, total: i
     """Whether nothing is left to do: no step, no file, no picture."""
     drawn = drawer.is_complete(position.step, ended=position.ended is not None)
     return position.is_over(total) and folder.final_file.exists() and drawn
+
+
+def _needed(evaluator: Evaluator | None, preparation: Preparation) -> Evaluator | None:
+    """Who evaluates, where the settings ask for it; what is missing for it is told before anything long begins."""
+    if preparation.settings.evaluation.every_epochs is None:
+        return None
+    if evaluator is None:
+        raise UserError(
+            "evaluation.every_epochs asks for evaluations, and nobody was named who makes them.",
+            fix="brushwork.train(..., evaluate=brushwork.evaluator()), or --set evaluation.every_epochs=off",
+        )
+    evaluator.begin(preparation)
+    return evaluator
+
+
+def _is_evaluated(
+    evaluator: Evaluator | None, folder: RunFolder, preparation: Preparation, position: Position
+) -> bool:
+    file = folder.file_at(preparation.budget, position)
+    ended = position.ended is not None
+    budget, settings = preparation.budget, preparation.settings
+    return is_complete(evaluator, file, folder.path, settings, budget, position.step, ended=ended)
 
 
 def _how_it_ended(position: Position, total: int) -> str:

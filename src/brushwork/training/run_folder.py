@@ -19,13 +19,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from brushwork.atomic import PARTIAL_SUFFIX, write_text
 from brushwork.errors import UserError
 from brushwork.run_files import DESCRIPTION_FILE, LOCK_FILE, METRICS_FILE, SETTINGS_FILE, STATE_FILE, ema_name, is_run
+
+if TYPE_CHECKING:
+    from brushwork.training.batches import Budget
+    from brushwork.training.checkpoint import Position
 
 DESCRIBED = ("data", "num_pictures", "num_held_out", "base", "family", "resolution", "total_steps")
 """What every `run.json` tells."""
@@ -95,6 +99,12 @@ class RunFolder:
     def step_file(self, steps: int) -> Path:
         """The adapter after `steps` optimizer steps."""
         return self.path / f"{self.name}-step{steps:08d}{self.suffix}"
+
+    def file_at(self, budget: "Budget", position: "Position") -> Path:
+        """The adapter that is written where an epoch ends, or the run does."""
+        if position.is_over(budget.total_steps):
+            return self.final_file
+        return self.epoch_file(budget.epoch_of(max(0, position.step - 1)) + 1)
 
     def ema_file(self, file: Path) -> Path:
         """The running mean that belongs to the adapter in `file`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -19,10 +20,11 @@ from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.vae import VAE
 from brushwork.progress import progress_bar
 from brushwork.records import Row, read_rows, write_rows
-from brushwork.runtime import release_memory
+from brushwork.runtime import PRECISIONS, release_memory
 from brushwork.training.caching import CachedText, CachingInterruptedError, Entries, fill_latents, fill_text
 from brushwork.training.checkpoint import Position, State
 from brushwork.training.curve import draw_curve
+from brushwork.training.evaluating import Evaluator, Occasion, evaluated, is_complete
 from brushwork.training.feed import Feed
 from brushwork.training.interruption import Interruption
 from brushwork.training.learner import Trained, make_learner
@@ -55,6 +57,7 @@ class Session:
     drawer: Drawer
     interruption: Interruption
     console: Console
+    evaluator: Evaluator | None = None
 
 
 def train_until_stopped(session: Session, state: State | None) -> Position:
@@ -101,6 +104,8 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     if session.drawer.requests:
         with trained.learner.gathered():
             session.drawer.draw_base(pipeline)  # nothing has been learned yet, so this is the base
+    if session.evaluator is not None:
+        evaluated(session.evaluator, _occasion(session, pipeline, None))
     if state is None:
         trained.begin()
     else:
@@ -137,9 +142,11 @@ def _encode(session: Session, store: Store) -> tuple[VAE, TextEncoders | None, d
         return vae, text, {}
     fill_text(preparation, store, text, console=session.console, interruption=session.interruption)
     requests = session.drawer.requests
-    prompts = sorted({prompt for request in requests for prompt in (request.prompt, request.negative)})
+    prompts = {prompt for request in requests for prompt in (request.prompt, request.negative)}
+    if session.evaluator is not None:
+        prompts |= set(session.evaluator.texts(preparation))
     with torch.no_grad():
-        return vae, None, {prompt: text.encode([prompt]) for prompt in prompts}
+        return vae, None, {prompt: text.encode([prompt]) for prompt in sorted(prompts)}
 
 
 def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipeline, position: Position) -> Position:
@@ -168,6 +175,18 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
     if drawer.requests:
         with learner.as_used(), learner.gathered():
             drawer.draw_due(pipeline, position.step, ended=position.ended is not None)
+    file = folder.file_at(preparation.budget, position)
+    if session.evaluator is not None and not is_complete(
+        session.evaluator,
+        file,
+        folder.path,
+        settings,
+        preparation.budget,
+        position.step,
+        ended=position.ended is not None,
+    ):
+        with learner.as_saved(PRECISIONS[settings.save.precision]):
+            evaluated(session.evaluator, _occasion(session, pipeline, file))
 
     def measure(feed: Feed) -> float:
         return fixed_loss(
@@ -206,6 +225,11 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
                 drawer.draw_now(pipeline, position.step)
             trackers.picture(folder.samples / SHEET, position.step)
 
+        def evaluate(position: Position, due: Due) -> str | None:
+            assert session.evaluator is not None
+            file = folder.file_at(preparation.budget, position)
+            return evaluated(session.evaluator, _occasion(session, pipeline, file))
+
         def save(position: Position, due: Due) -> None:
             saver.save(position, due)
             if not group.is_first:
@@ -230,6 +254,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
                     usual_loss=usual_loss(settings.loss),
                 ),
                 sample=sample,
+                evaluate=evaluate if session.evaluator is not None else None,
                 report=report,
                 requests=lambda: take(folder),
             ),
@@ -238,6 +263,18 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             group=group,
         )
         return loop.run()
+
+
+def _occasion(session: Session, pipeline: Pipeline, file: Path | None) -> Occasion:
+    return Occasion(
+        run=session.folder.path,
+        file=file,
+        pipeline=pipeline,
+        preparation=session.preparation,
+        group=current(),
+        console=session.console,
+        interrupted=lambda: session.interruption.requested,
+    )
 
 
 def _trackers(session: Session, position: Position) -> Trackers:

@@ -47,6 +47,7 @@ def summarise(run: Path) -> dict[str, Any]:
         "resolution": description["resolution"],
         "changed": {key: new for key, _, new in differences(Settings(), settings)},
         "adapters": [file.name for file in adapters],
+        "best": _best(run),
         "samples": sum(1 for _ in folder.samples.rglob("*.png")),
         "quarantined": len(read_rows(folder.quarantine_file)) if folder.quarantine_file.exists() else 0,
     }
@@ -64,6 +65,15 @@ def saved_position(state_file: Path) -> dict[str, Any]:
     if told is None:
         raise UserError(f"{state_file} is not the state of a run.", fix="name a folder that `brushwork train` made")
     return dict(json.loads(told)["position"])
+
+
+def _best(run: Path) -> str | None:
+    """The file that is named the best, and by whom, where somebody has looked."""
+    try:
+        told = json.loads((run / "best.json").read_text(encoding="utf-8"))
+        return f"{told['name']}, chosen by {told['chosen_by']}: {told['reason']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _newest(rows: list[dict[str, Any]], key: str) -> float | None:

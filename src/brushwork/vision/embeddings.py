@@ -24,6 +24,7 @@ from torch import Tensor
 from brushwork.config.schema import DataConfig
 from brushwork.data.picture import BadPictureError, open_rgb, parse_colour
 from brushwork.data.scan import decoding_threads, in_order
+from brushwork.data.source import Source
 from brushwork.distributed import Group
 from brushwork.errors import UserError
 from brushwork.progress import Progress
@@ -37,7 +38,7 @@ MANY_SHARDS = 32
 
 def embed_files(
     encoder: Encoder,
-    paths: Sequence[Path],
+    paths: Sequence[Source],
     *,
     cache_folder: Path | None,
     batch_size: int,
@@ -83,7 +84,7 @@ def embed_files(
 
 
 def _embedded(
-    encoder: Encoder, files: Mapping[str, Path], *, batch_size: int, data: DataConfig
+    encoder: Encoder, files: Mapping[str, Source], *, batch_size: int, data: DataConfig
 ) -> Iterable[tuple[str, Tensor]]:
     """Each file's digest and vector; threads decode the next pictures while the network looks at these."""
 
@@ -101,7 +102,7 @@ def _embedded(
             yield from zip(waiting, encoder.embed_prepared(list(waiting.values())), strict=True)
 
 
-def _prepare(encoder: Encoder, path: Path, digest: str, data: DataConfig) -> Prepared:
+def _prepare(encoder: Encoder, path: Source, digest: str, data: DataConfig) -> Prepared:
     try:
         content = path.read_bytes()
         if _digest(content) != digest:

@@ -1,0 +1,1 @@
+"""Which file of a run is the good one: each draws the same prompts, and what it drew is measured."""
