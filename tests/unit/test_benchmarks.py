@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import benchmarks.bundled as benchmark
+import benchmarks.evaluation as evaluation
 from benchmarks import curation_quality
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.curation.rules import Code
@@ -87,3 +88,25 @@ def test_the_table_of_curation_counts_faults_and_reasons_by_the_films_truth(
     num_dark = sum(curation_quality.faults_of(row) == {"dark"} for row in rows)
     assert (dark["frames"], dark["recall"]) == (num_dark, 1 / num_dark)
     assert {row["reason"]: row["precision"] for row in curation_quality.by_reason(rows, reasons)}["dark"] == 0.5
+
+
+def test_the_correlation_of_ranks_is_spearmans() -> None:
+    assert evaluation.spearman([1, 2, 3, 4], [10, 20, 30, 99]) == pytest.approx(1.0)
+    assert evaluation.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    # 1 - 6 sum(d^2) / (n (n^2 - 1)) with d = 1, 1, 0, 0, 0
+    assert evaluation.spearman([1, 2, 3, 4, 5], [2, 1, 3, 4, 5]) == pytest.approx(1 - 6 * 2 / 120)
+    assert evaluation.spearman([1, 1, 2], [5, 5, 9]) == pytest.approx(1.0), "equal values share a rank"
+
+
+def test_an_evaluation_that_a_copier_wins_is_not_as_it_should_be() -> None:
+    good = {
+        "ranking": {"Spearman of the ten files": 0.9},
+        "overtraining": {"caught": True, "named before": True},
+        "duel": {"named": "learned-the-fox", "training pictures as references": "refused"},
+    }
+    assert evaluation.missed(good) == []
+    bad = {**good, "duel": {"named": "learned-six-pictures", "training pictures as references": None}}
+    assert evaluation.missed(bad) == [
+        "who learned pictures by heart does not win",
+        "training pictures are refused as references",
+    ]
