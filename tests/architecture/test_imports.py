@@ -32,6 +32,7 @@ FLOORS = [
     {"generation"},
     {"training", "captioning", "curation", "evaluation", "film"},
     {"demonstration"},  # joins three stages into the first five minutes; no stage knows of it
+    {"hpo"},  # above the stages: a search is made of whole runs
     {"studio"},
     {"cli"},
 ]
@@ -47,7 +48,7 @@ ONLY_IN = {
     "transformers": {"captioning/local.py", "models/text.py", "vision/detector.py", "vision/encoder.py"},
     "huggingface_hub": {"hub.py", "models/hub.py", "data/huggingface.py", "machine.py"},
     "bitsandbytes": set(),
-    "optuna": set(),
+    "optuna": {"hpo/study.py"},
     "pyarrow": {"data/parquet.py"},
     "webdataset": set(),
     "datasets": set(),

@@ -32,6 +32,11 @@ def ask(run: Path, request: Request) -> None:
             f"{run} has no prompts to draw.",
             fix="begin a run with --sample-prompts FILE; or brushwork save, then brushwork generate",
         )
+    leave(folder, request)
+
+
+def leave(folder: RunFolder, request: Request) -> None:
+    """Put a request where the run that is going on will find it."""
     folder.requests.mkdir(exist_ok=True)
     (folder.requests / request).touch()
 

@@ -5,7 +5,7 @@ Headers and pictures are read, the plan is shown and checked, and only then is a
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from brushwork.distributed import current, joined, voice
 from brushwork.errors import UserError
 from brushwork.models.weights import BUNDLED
 from brushwork.progress import progress_bar
-from brushwork.records import write_rows
+from brushwork.records import Row, write_rows
 from brushwork.run_files import LOCK_FILE, SETTINGS_FILE
 from brushwork.runtime import precision_name
 from brushwork.training.checkpoint import Position, State, read_state
@@ -75,6 +75,7 @@ def train(
     accept_changes: bool = False,
     wait: bool = False,
     evaluate: Evaluator | None = None,
+    watch: Callable[[Row], bool] | None = None,
     console: Console | None = None,
 ) -> RunResult:
     """Train a LoRA on a folder of pictures and captions; in the folder of an earlier run, go on with it.
@@ -90,6 +91,7 @@ def train(
         wait: begin only when every picture has its caption.
         evaluate: who evaluates the files while the run goes on (`evaluation.every_epochs`):
             `brushwork.evaluator()`.
+        watch: sees each row of `metrics.jsonl`; True ends the run after that step, with everything saved.
         console: where the plan and the progress are shown; by default the error stream.
 
     Raises:
@@ -107,6 +109,7 @@ def train(
         asked.resolved,
         accept_changes=accept_changes,
         evaluator=evaluate,
+        watch=watch,
         console=console,
     )
 
@@ -232,6 +235,7 @@ def _run(
     *,
     accept_changes: bool,
     evaluator: Evaluator | None,
+    watch: Callable[[Row], bool] | None = None,
     console: Console | None,
 ) -> RunResult:
     group = current()
@@ -293,7 +297,7 @@ def _run(
                     _write_beginning(
                         folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
                     )
-                session = Session(preparation, folder, drawer, interruption, console, evaluator)
+                session = Session(preparation, folder, drawer, interruption, console, evaluator, watch)
                 position = train_until_stopped(session, state)
     return RunResult(
         folder=folder.path,

@@ -33,7 +33,7 @@ from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation, measured_part
 from brushwork.training.report import step_note, tell_once, tell_verdict
-from brushwork.training.requests import take
+from brushwork.training.requests import leave, take
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sampling import SHEET, Drawer
 from brushwork.training.saving import Saver
@@ -58,6 +58,8 @@ class Session:
     interruption: Interruption
     console: Console
     evaluator: Evaluator | None = None
+    watch: Callable[[Row], bool] | None = None
+    """Sees each row of `metrics.jsonl`; True ends the run after that step, with everything saved."""
 
 
 def train_until_stopped(session: Session, state: State | None) -> Position:
@@ -219,6 +221,8 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             if row["step"] % 10 == 0:
                 tell_once(causes(rows[begun:], memory_of(learner.device)), told)
             trackers.step(row)
+            if session.watch is not None and session.watch(row):
+                leave(folder, "stop")
 
         def sample(position: Position) -> None:
             if drawer.requests:
