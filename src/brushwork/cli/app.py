@@ -35,8 +35,10 @@ from brushwork.cli.monitor import monitor
 from brushwork.cli.prepare import prepare
 from brushwork.cli.queue import queue
 from brushwork.cli.recipes import recipes
+from brushwork.cli.report import report
 from brushwork.cli.resume import resume
 from brushwork.cli.review import review
+from brushwork.cli.search import search
 from brushwork.cli.steer import sample, save, stop
 from brushwork.cli.train import train
 
@@ -62,6 +64,8 @@ app.command()(save)
 app.command()(sample)
 app.command()(generate)
 app.command()(evaluate)
+app.command()(search)
+app.command()(report)
 app.command()(inspect)
 app.command()(extract)
 app.command()(convert)

@@ -32,3 +32,11 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+
+
+class Pruning(StrEnum):
+    """How a search ends trials early."""
+
+    MEDIAN = "median"
+    ASHA = "asha"
+    OFF = "off"

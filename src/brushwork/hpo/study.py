@@ -120,6 +120,7 @@ def search(plan: Plan, objective: Objective, *, console: Console) -> bool:
     desk = Desk(plan, console)
     with desk.held():
         desk.refuse_another_search()
+        desk.write_results()
     if not desk.repeated("base", {}, objective):
         return False
     while (trial := desk.next_trial()) is not None:
@@ -170,7 +171,7 @@ class Desk:
             lines = "".join(f"\n    {key}: {begun.get(key)} -> {asked.get(key)}" for key in sorted(changed)[:8])
             raise UserError(
                 f"{self.plan.folder} holds a search that began otherwise:{lines}",
-                fix="give the command that it began with (--trials, --repeats and --prune may change), or another --out",
+                fix="the command that it began with (--trials, --repeats, --prune may change), or another --out",
             )
 
     def say(self, text: str) -> None:
