@@ -194,11 +194,11 @@ def render(report: Report, pictures: Sequence[Path]) -> str:
 
 def draw(report: Report, folder: Path) -> list[Path]:
     """All pictures that there is something to show in."""
+    done = [row for row in report.trials if row["state"] == "complete"]
     made = [_drawn(folder / "history.png", lambda axes: _history(axes, report))]
     if report.importance:
         shares = report.importance
-        made.append(_drawn(folder / "importance.png", lambda axes: _importance(axes, shares)))
-    done = [row for row in report.trials if row["state"] == "complete"]
+        made.append(_drawn(folder / "importance.png", lambda axes: _importance(axes, shares, len(done))))
     for key in sorted({key for row in done for key in row["drawn"]}):
         made.append(_drawn(folder / f"{key}.png", lambda axes, key=key: _slice(axes, done, key)))  # type: ignore[misc]
     ratio = f"lora.alpha{RATIO}"
@@ -243,10 +243,12 @@ def _last(row: Mapping[str, Any], floor: float) -> float:
     return float(list(row["curve"].values())[-1]) if row["curve"] else floor
 
 
-def _importance(axes: Axes, importance: Mapping[str, float]) -> None:
+def _importance(axes: Axes, importance: Mapping[str, float], num_trials: int) -> None:
     names = sorted(importance, key=lambda name: importance[name])
     axes.barh(names, [importance[name] for name in names], color="#4a6fa5")
-    axes.set(xlabel="share of what differs (fANOVA)", title="What mattered")
+    axes.set(
+        xlabel="share of what differs (fANOVA)", title=f"What mattered, by {num_trials} trials that came to their end"
+    )
     axes.tick_params(axis="y", labelsize=7)
 
 

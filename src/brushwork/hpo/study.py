@@ -46,6 +46,9 @@ RESULTS = "trial_results.json"
 STARTUP = 5
 """Trials that are drawn blindly before the sampler begins to learn, and that end before any is pruned."""
 
+FEWEST = 6
+"""With fewer trials that came to their end nothing is said of what mattered."""
+
 BEAT, SILENCE = 30.0, 300.0
 """Seconds between two signs of life, and without one until a worker on another machine counts as dead."""
 
@@ -387,7 +390,7 @@ def importance(folder: Path, storage: str | None = None) -> dict[str, float] | N
     with quiet():
         study = optuna.load_study(study_name=study_name(folder, "search"), storage=open_storage(folder, storage))
         done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if len(done) < 4 or len({trial.value for trial in done}) < 2:
+        if len(done) < FEWEST or len({trial.value for trial in done}) < 2:
             return None
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
