@@ -79,7 +79,10 @@ def suited_recipe(card: tuple[float, tuple[int, int]] | None) -> Finding:
     size = f"{card[0]:.0f} GiB: " if card else ""
     others = f"; also {', '.join(found.others)}" if found.others else ""
     guessed = f" (the guides' figures, not measured{others})" if card else ""
-    fix = f"brushwork recipes {found.recipe}" if found.recipe else "--recipe sdxl-512-tiny-vram may still fit"
+    recipe = found.recipe or "sdxl-512-tiny-vram"
+    fix = f"brushwork recipes {recipe}"
+    if card:  # what is counted for the run itself is better than any table
+        fix = f"brushwork plan DATA --recipe {recipe} --base BASE --vram {card[0]:.0f} has the last word"
     words = f"{size}{found.recipe or 'none'}: {found.why}{guessed}"
     return Finding("recipe", words, "ok" if found.fits else "note", fix)
 

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import benchmarks.bundled as benchmark
 import benchmarks.evaluation as evaluation
-from benchmarks import curation_quality
+from benchmarks import curation_quality, step
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.curation.rules import Code
 from brushwork.demonstration.run import Demonstration
 from brushwork.film.shots import draw_film
+from brushwork.models.spec import TINY
 from brushwork.records import read_rows
 
 RIGHT = {"character": 0.99, "place": 0.98, "camera": 0.97}
@@ -110,3 +112,33 @@ def test_an_evaluation_that_a_copier_wins_is_not_as_it_should_be() -> None:
         "who learned pictures by heart does not win",
         "training pictures are refused as references",
     ]
+
+
+def test_a_step_is_timed_beside_diffusers_and_counted(tmp_path: Path) -> None:
+    modes = ["diffusers", "diffusers, checkpointing", "plain", "keep", "block"]
+    words = f"--model tiny --resolution 128 --rounds 1 --device cpu --out {tmp_path} --modes"
+    step.main([*words.split(), *modes])
+
+    found = json.loads((tmp_path / "step.json").read_text())
+    (result,) = found["results"]
+    assert {"torch", "diffusers", "peft", "date", "machine", "threads"} <= found.keys()
+    assert list(result["timed"]) == modes
+    assert all(len(row["seconds"]) == 1 and row["median_seconds"] > 0 for row in result["timed"].values())
+    counts = result["counted"]
+    assert counts["keep"]["peak_gib"] < counts["plain"]["peak_gib"]
+    assert counts["block"]["peak_gib"] < counts["keep"]["peak_gib"]
+    assert counts["keep"]["tflop"] == pytest.approx(counts["plain"]["tflop"], rel=1e-3)
+    rows = (tmp_path / "step.md").read_text().splitlines()
+    assert len(rows) == 2 + len(modes)
+    assert "| diffusers | " in rows[2]
+    assert "1.00x" in rows[2]
+
+
+def test_both_networks_of_the_benchmark_answer_alike() -> None:
+    """The weights are shared, and both adapters begin as a change of nothing."""
+    given = step.inputs(TINY, 64, 1, torch.device("cpu"))
+    chosen = step.modes(TINY, torch.device("cpu"), ["diffusers", "keep"])
+    with torch.no_grad():
+        theirs, ours = (mode.predict(*given).float() for mode in chosen)
+
+    torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1 * float(theirs.std()))  # both round to bf16

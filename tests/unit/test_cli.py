@@ -290,6 +290,8 @@ def test_doctor_says_which_recipe_and_why(
     assert words in found.found
     assert found.verdict == verdict
     assert card is None or "not measured" in found.found
+    assert card is None or "brushwork plan DATA --recipe sdxl-" in found.fix
+    assert card is None or f"--vram {card[0]:.0f} has the last word" in found.fix
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(7.9, "ok"), (7.0, "ok"), (6.0, "note")])

@@ -32,6 +32,7 @@ from brushwork.cli.inspect import inspect
 from brushwork.cli.merge import merge
 from brushwork.cli.migrate import migrate
 from brushwork.cli.monitor import monitor
+from brushwork.cli.plan import plan
 from brushwork.cli.prepare import prepare
 from brushwork.cli.queue import queue
 from brushwork.cli.recipes import recipes
@@ -56,6 +57,7 @@ app = typer.Typer(
 
 app.command()(demo)
 app.command()(train)
+app.command()(plan)
 app.command()(resume)
 app.command()(queue)
 app.command()(monitor)

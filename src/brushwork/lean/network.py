@@ -51,10 +51,15 @@ class LeanUNet:
         self.unet = unet
         self._weights: dict[int, FrozenWeight] = {}
         self._policies: dict[int, Recompute] = {}
-        for path, module in unet.named_modules():
+        for module in unet.modules():
             if isinstance(module, TransformerBlock):
                 self._fuse([module.attn1.to_q, module.attn1.to_k, module.attn1.to_v])
                 self._fuse([module.attn2.to_k, module.attn2.to_v])
+        self.set_recompute(recompute)
+
+    def set_recompute(self, recompute: Recompute | Callable[[str], Recompute]) -> None:
+        """Choose anew what is computed twice."""
+        for path, module in self.unet.named_modules():
             if isinstance(module, (TransformerBlock, ResidualBlock)):
                 self._policies[id(module)] = recompute(path) if callable(recompute) else recompute
 

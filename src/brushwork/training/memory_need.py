@@ -1,0 +1,235 @@
+"""What a step of a run needs of memory, part by part, and what would make it less: counted before anything is loaded.
+
+The step itself is made on the meta device, with the run's network, adapter, policy and largest picture
+(`memory/meter.py`): shapes without numbers, so it takes seconds, on any machine.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from brushwork.config.schema import LoRAConfig, Settings, TrainConfig
+from brushwork.data.transform import Size
+from brushwork.lean.network import LeanUNet
+from brushwork.memory.meter import Reading, metered
+from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
+from brushwork.models.unet import UNet
+from brushwork.training.beginning import make_adapter
+from brushwork.training.learner import network_over
+from brushwork.training.plan import bytes_per_weight, count_what_learns
+from brushwork.training.prepare import Preparation
+
+POLICIES = ("keep", "ff", "qkv+ff", "block")
+"""Of the lean path, from the most memory to the least."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the peak of a step, and what the step computes.
+
+    Args:
+        base: the network's weights in the type of the computation.
+        text: the text encoders, where they are asked in every step.
+        learns: what learns, the optimizer's memory and the running mean.
+        step: what the step keeps alive at most, gradients included.
+        flops: of one micro-batch.
+    """
+
+    base: int
+    text: int
+    learns: int
+    step: int
+    flops: int
+
+    @property
+    def total(self) -> int:
+        """All of it together, in bytes."""
+        return self.base + self.text + self.learns + self.step
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        """What is more than nothing, with its name."""
+        named = [
+            ("weights of the base", self.base),
+            ("text encoders", self.text),
+            ("what learns, with the optimizer", self.learns),
+            ("one step at its peak", self.step),
+        ]
+        return [(name, size) for name, size in named if size]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A change of settings, with what the run would need then.
+
+    Args:
+        changes: settings to give, `key=value`; none where the run may stay as it is.
+        time: operations of a weights' update, as a share of those of the run as it is.
+    """
+
+    changes: tuple[str, ...]
+    need: Need
+    time: float
+
+
+def need_of(preparation: Preparation, settings: Settings | None = None) -> Need:
+    """What a step needs with the run's settings, or with other ones."""
+    settings = settings or preparation.settings
+    base, itemsize = preparation.base, preparation.dtype.itemsize
+    learning = sum(parameters for _, parameters in count_what_learns(preparation).values())
+    text = 0
+    if settings.cache.text == "off" or settings.lora.text_encoder:
+        text = sum(part.num_parameters() for part in base.text_parts.values()) * itemsize
+    reading = step_on_meta(
+        base.spec,
+        largest_size(preparation),
+        batch=settings.train.batch_size,
+        tokens=settings.model.max_tokens // 75 * 77,
+        dtype=preparation.dtype,
+        device=preparation.device.type,
+        train=settings.train,
+        lora=settings.lora,
+    )
+    gradient = 4  # in what the step keeps
+    return Need(
+        base=base.parts["unet"].num_parameters() * itemsize,
+        text=text,
+        learns=round(learning * (bytes_per_weight(settings) - gradient)),
+        step=reading.peak,
+        flops=reading.flops,
+    )
+
+
+def largest_size(preparation: Preparation) -> Size:
+    """The frame with most pixels among those that are trained."""
+    return max(
+        (picture.placement.target for picture in preparation.pictures), key=lambda size: size.width * size.height
+    )
+
+
+@lru_cache(maxsize=64)
+def step_on_meta(
+    spec: UNetSpec,
+    size: Size,
+    *,
+    batch: int,
+    tokens: int,
+    dtype: torch.dtype,
+    device: str,
+    train: TrainConfig,
+    lora: LoRAConfig,
+) -> Reading:
+    """Count one micro-batch: prediction, loss, gradients."""
+    with torch.device("meta"):
+        unet = UNet(spec).to(dtype)
+        learning = []
+        if train.mode == "full":
+            unet.requires_grad_(True)
+        elif lora.text_encoder == "only":
+            unet.requires_grad_(False)
+        else:
+            own = lora.model_copy(update={"text_encoder": False})
+            learning = make_adapter({"unet": unet}, own, spec, seed=0).parameters()
+        network = network_over(unet, train, torch.device(device))
+        latents = torch.empty(
+            batch, spec.in_channels, *(side // PIXELS_PER_LATENT for side in (size.height, size.width))
+        )
+        context = torch.empty(batch, tokens, spec.context_width, dtype=dtype, requires_grad=bool(lora.text_encoder))
+        more = []
+        if spec.pooled_width is not None:
+            more = [torch.empty(batch, spec.pooled_width, dtype=dtype), torch.empty(batch, 6)]
+        fused = network.weights if isinstance(network, LeanUNet) else []
+        with metered([*unet.parameters(), *fused, *learning, latents, context, *more]) as reading:
+            found = network(latents.to(dtype), torch.empty(batch), context, *more)
+            (found.float() - latents).square().mean().backward()
+    return reading
+
+
+def options(preparation: Preparation) -> list[Option]:
+    """Single changes that need less, the cheapest in time first; of equal ones, what saves most."""
+    most = need_of(preparation).total
+    found = [_option(preparation, changes, changed) for changes, changed in _changed(preparation)]
+    useful = [option for option in found if option.need.total < most]
+    return sorted(useful, key=lambda option: (round(option.time, 2), option.need.total))
+
+
+def fitted(preparation: Preparation, limit: int) -> tuple[Option, bool]:
+    """The least costly settings whose need is at most `limit` bytes, and whether there are any.
+
+    The size of the pictures stays, and so does the number of pictures that an update is made of. Changes that cost no
+    operations come first, then layers that are computed twice, then smaller batches. Where nothing fits, it is what
+    needs least.
+    """
+    settings, given = preparation.settings, dict[str, str]()
+    best = _option(preparation, [], settings)
+    for wanted in ("free", "recompute", "batch"):
+        while best.need.total > limit:
+            steps = [
+                (_option(preparation, changes, changed), changed)
+                for kind, changes, changed in _steps(settings, preparation.device.type)
+                if kind == wanted
+            ]
+            useful = [step for step in steps if step[0].need.total < best.need.total]
+            if not useful:
+                break
+            best, settings = useful[0]
+            given |= dict(change.split("=", 1) for change in best.changes)
+    return Option(
+        tuple(f"{key}={value}" for key, value in given.items()), best.need, best.time
+    ), best.need.total <= limit
+
+
+def _option(preparation: Preparation, changes: list[str], settings: Settings) -> Option:
+    now, need = need_of(preparation), need_of(preparation, settings)
+    updates = settings.train.accumulation / preparation.settings.train.accumulation
+    return Option(tuple(changes), need, need.flops * updates / now.flops)
+
+
+def _changed(preparation: Preparation) -> Iterator[tuple[list[str], Settings]]:
+    """Every single change, each policy among them."""
+    settings = preparation.settings
+    for kind, changes, changed in _steps(settings, preparation.device.type):
+        if kind != "recompute" or not _takes_lean(settings):
+            yield changes, changed
+    for policy in POLICIES[_policy(settings) + 1 :] if _takes_lean(settings) else ():
+        yield [f"train.recompute={policy}"], _with(settings, "train", recompute=policy)
+
+
+def _steps(settings: Settings, device: str) -> Iterator[tuple[str, list[str], Settings]]:
+    """One step further on each way: its kind, what to give, and the settings then."""
+    train, optimizer = settings.train, settings.optimizer
+    if optimizer.name == "adamw" and importlib.util.find_spec("bitsandbytes") is not None:
+        yield "free", ["optimizer.name=adamw8bit"], _with(settings, "optimizer", name="adamw8bit")
+    if train.ema_decay is not None and train.ema_device == "auto" and device != "cpu":
+        yield "free", ["train.ema_device=cpu"], _with(settings, "train", ema_device="cpu")
+    if settings.cache.text == "off" and not settings.lora.text_encoder:
+        yield "free", ["cache.text=on"], _with(settings, "cache", text="on")
+    if _takes_lean(settings):
+        for policy in POLICIES[_policy(settings) + 1 :][:1]:
+            yield "recompute", [f"train.recompute={policy}"], _with(settings, "train", recompute=policy)
+    elif not train.checkpointing:
+        yield "recompute", ["train.checkpointing=true"], _with(settings, "train", checkpointing=True)
+    if train.batch_size % 2 == 0:
+        half = {"batch_size": train.batch_size // 2, "accumulation": train.accumulation * 2}
+        yield "batch", [f"train.{key}={value}" for key, value in half.items()], _with(settings, "train", **half)
+
+
+def _takes_lean(settings: Settings) -> bool:
+    return settings.train.mode == "lora" and settings.train.path != "plain"
+
+
+def _policy(settings: Settings) -> int:
+    """Where the run's own policy stands in `POLICIES`."""
+    train = settings.train
+    if train.recompute != "auto":
+        return POLICIES.index(train.recompute)
+    return POLICIES.index("block" if train.checkpointing else "keep")
+
+
+def _with(settings: Settings, section: str, **values: Any) -> Settings:
+    changed = getattr(settings, section).model_copy(update=values)
+    return settings.model_copy(update={section: changed})
