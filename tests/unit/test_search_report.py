@@ -58,7 +58,9 @@ def test_a_gain_is_called_one_only_beyond_what_seeds_make() -> None:
     ],
 )
 def test_the_verdict_says_what_the_repeats_say(repeats: dict[str, Any], told: str) -> None:
-    assert told in make_report(results(repeats=repeats), None, name="fox").verdict
+    said = make_report(results(repeats=repeats), None, name="fox").verdict
+    assert told in said
+    assert said.startswith("Trial 2 ")  # by the number that its folder has
 
 
 def test_refused_pruned_and_failed_trials_are_counted() -> None:

@@ -198,7 +198,7 @@ def test_pruning_ends_a_trial_early_and_says_so(tmp_path: Path) -> None:
 
     assert [steps[number] for number in range(6)] == [4] * 5 + [1]
     assert [row["state"] for row in results["trials"]] == ["complete"] * 5 + ["pruned"]
-    assert "trial 6 of 6: pruned" in told
+    assert "trial 5 (6 of 6): pruned" in told
     assert results["trials"][5]["curve"] == {"1": 5.0}
     steps.clear()
     run(plan(tmp_path / "all", 6, pruning="off"), measured)

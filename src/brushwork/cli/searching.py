@@ -213,7 +213,7 @@ def write_winner(ready: Ready, asked: Asked) -> Path | None:
     overrides = [*ready.overrides, *drawn]
     settings = resolve(recipe=asked.recipe, files=asked.files, overrides=overrides, data=asked.data).settings
     lines = [
-        f"# Trial {best['number'] + 1}, the best of {len(results['trials'])} that a search attempted: held-out loss "
+        f"# Trial {best['number']}, the best of {len(results['trials'])} that a search attempted: held-out loss "
         f"{best['value']:.5g}.",
         "#",
         f"# Searched in {asked.out.absolute().name}; its report.html says whether that is more than luck.",

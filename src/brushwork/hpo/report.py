@@ -134,7 +134,7 @@ def verdict(best: Mapping[str, Any] | None, gain: Gain | None) -> str:
     """A sentence that claims no more than was measured."""
     if best is None:
         return "No trial came to its end, so there is nothing to recommend; the table says why."
-    named = f"Trial {best['number'] + 1} is the best that was tried"
+    named = f"Trial {best['number']} is the best that was tried"
     if gain is None:
         return (
             f"{named}. Whether that is more than luck was not measured: recipe and winner were not both repeated "
@@ -219,28 +219,40 @@ def _drawn(file: Path, fill: Callable[[Axes], None]) -> Path:
 
 
 def _history(axes: Axes, report: Report) -> None:
-    lines = [row for row in report.trials if row["value"] is not None]
-    floor = min((row["value"] for row in lines), default=0.0)
+    axes.margins(y=0.12)
     for state in STATES:
-        rows = [row for row in report.trials if row["state"] == state]
-        if not rows:
-            continue
-        heights = [row["value"] if row["value"] is not None else _last(row, floor) for row in rows]
+        rows = [(row["number"], _height(row)) for row in report.trials if row["state"] == state]
+        known = [(number, height) for number, height in rows if height is not None]
         marker = "o" if state == "complete" else "x"
-        places = [row["number"] + 1 for row in rows]
-        axes.scatter(places, heights, label=state, color=COLOURS[state], marker=marker, s=26)
+        if known:
+            numbers, heights = [number for number, _ in known], [height for _, height in known]
+            axes.scatter(numbers, heights, label=state, color=COLOURS[state], marker=marker, s=26)
+        unknown = [number for number, height in rows if height is None]
+        if unknown:  # along the edge: they have no result
+            axes.scatter(
+                unknown,
+                [0.03] * len(unknown),
+                label=f"{state}, no result",
+                color=COLOURS[state],
+                marker="|",
+                s=90,
+                transform=axes.get_xaxis_transform(),
+            )
     base = [value for value in report.repeats.get("base", []) if value is not None]
     if base:
         axes.axhline(mean(base), color="#555", linestyle="--", linewidth=1, label="recipe, other seeds")
         if len(base) > 1:
             axes.axhspan(mean(base) - stdev(base), mean(base) + stdev(base), color="#555", alpha=0.12)
-    axes.set(xlabel="trial", ylabel="result", title="History; crosses did not come to an end")
+    axes.set(xlabel="trial", ylabel="result", title="History; a cross is the last measurement of a pruned trial")
+    axes.title.set_fontsize(10)
     axes.legend(fontsize=7)
 
 
-def _last(row: Mapping[str, Any], floor: float) -> float:
-    """Where a trial without a result is marked: at its last measurement, or at the bottom."""
-    return float(list(row["curve"].values())[-1]) if row["curve"] else floor
+def _height(row: Mapping[str, Any]) -> float | None:
+    """Its result, else its last measurement, where there is one."""
+    if row["value"] is not None:
+        return float(row["value"])
+    return float(list(row["curve"].values())[-1]) if row["curve"] else None
 
 
 def _importance(axes: Axes, importance: Mapping[str, float], num_trials: int) -> None:

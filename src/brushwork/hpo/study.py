@@ -248,7 +248,7 @@ class Desk:
         with quiet():
             proposal = self.plan.space.propose(_Draws(trial), self.plan.fixed)
         trial.set_user_attr("values", dict(proposal.values))
-        told = f"trial {trial.number + 1} of {self.plan.num_trials}"
+        told = f"trial {trial.number} ({trial.number + 1} of {self.plan.num_trials})"
         if (refused := refusal(self.plan.rules, proposal)) is not None:
             trial.set_user_attr("refused", refused[0])
             self._end(trial, optuna.trial.TrialState.PRUNED, why=refused[1])
