@@ -52,15 +52,21 @@ Answer = Callable[[int, dict[str, Any]], Says]
 
 
 class CaptionServer:
-    """Listens on this machine, at a free port, for as long as it is entered.
+    """Listens on this machine for as long as it is entered.
 
     Args:
         key: what it wants to be told, if anything.
         models: what it says that it serves; None: it has no such page.
+        port: 0 is a free one.
     """
 
     def __init__(
-        self, answer: Answer | Says | None = None, *, key: str | None = None, models: list[str] | None = None
+        self,
+        answer: Answer | Says | None = None,
+        *,
+        key: str | None = None,
+        models: list[str] | None = None,
+        port: int = 0,
     ) -> None:
         given = Says() if answer is None else answer
         self.answer: Answer = (lambda number, body: given) if isinstance(given, Says) else given
@@ -71,7 +77,7 @@ class CaptionServer:
         self.most_at_once = 0
         self._at_once = 0
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 

@@ -127,7 +127,7 @@ class Seer:
     """Answers a server's requests for frames of the film: finds out which frame was sent, and tells its truth."""
 
     def __init__(self, folder: Path) -> None:
-        self._truth = FilmTruth(folder)
+        self.truth = FilmTruth(folder)
         self._names = sorted(file.name for file in folder.glob("*.png"))
         self._looks = np.stack([_look(Image.open(folder / name)) for name in self._names])  # (N, 192)
 
@@ -136,8 +136,11 @@ class Seer:
         picture, text = body["messages"][0]["content"]
         data = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
         away = ((self._looks - _look(Image.open(io.BytesIO(data)))) ** 2).sum(axis=1)
-        part = text["text"].split("?")[0]
-        return Says(self._truth.told(self._names[int(away.argmin())], part))
+        return self.answered(self._names[int(away.argmin())], text["text"])
+
+    def answered(self, name: str, question: str) -> Says:
+        """What there is to say of a frame."""
+        return Says(self.truth.told(name, question.split("?")[0]))
 
 
 def _look(picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
