@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from brushwork.cli.app import app
+from brushwork.config.load import resolve
 from brushwork.config.schema import DataConfig
 from brushwork.data import writing
 from brushwork.data.folder import Dataset, read_dataset
@@ -224,6 +225,23 @@ def test_repeats_are_proposed_from_the_pictures_and_the_steps(photos: Path, tmp_
     both = CliRunner().invoke(app, [*words, "--repeat", "3", "--layout", "kohya", "--out", str(tmp_path / "no")])
     assert both.exit_code != 0
     assert isinstance(both.exception, UserError)
+
+
+def test_repeats_follow_the_recipe_that_is_trained_and_the_line_to_go_on_with_names_it(
+    photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "luca"
+    words = ["prepare", str(photos), "--steps", "540", "--recipe", "sd15-character", "--set", "train.epochs=9"]
+
+    told = CliRunner().invoke(app, [*words, "--out", str(out)])
+
+    recipe = resolve(recipe="sd15-character").settings.train
+    batch = recipe.batch_size * recipe.accumulation
+    repeats = 540 * batch // (9 * 4)
+    assert batch > 1
+    assert f"4 pictures x {repeats} repeats x 9 epochs / a batch of {batch} = 540 steps (540 wanted)" in told.stdout
+    go_on = f"--set data.repeats={repeats} --recipe sd15-character --set train.epochs=9"
+    assert f"use it: brushwork train {out} {go_on}" in told.stdout
 
 
 def test_what_a_review_refuses_is_neither_trained_nor_held_out(photos: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from brushwork.cli.choices import SetForm
-from brushwork.cli.overrides import AsJson, Data, Overrides
+from brushwork.cli.overrides import AsJson, Data, Overrides, RecipeName, RunFiles
 
 if TYPE_CHECKING:
     from brushwork.config.schema import Settings
@@ -23,7 +23,7 @@ def prepare(
     steps: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Propose the repeats for a run of N steps, by train.epochs and the batch size."
+            min=1, metavar="N", help="Propose the repeats for a run of N steps, by --recipe's epochs and batch."
         ),
     ] = None,
     heldout: Annotated[
@@ -37,6 +37,8 @@ def prepare(
         float, typer.Option(min=0.001, metavar="MIB", help="webdataset: a shard is closed once it is larger.")
     ] = 1024,
     validate: Annotated[bool, typer.Option("--validate", help="Read what was written, and compare.")] = False,
+    recipe: RecipeName = None,
+    config: RunFiles = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +55,7 @@ def prepare(
     from brushwork.progress import progress_bar
     from brushwork.vision.scenes import scenes_of
 
-    settings = resolve(overrides=overrides or []).settings
+    settings = resolve(recipe=recipe, files=config or [], overrides=overrides or []).settings
 
     def scenes(dataset: Dataset) -> dict[str, int]:
         with progress_bar(Console(stderr=True), "looking for scenes", len(dataset.samples)) as advance:
@@ -88,7 +90,10 @@ def prepare(
     if steps is not None:
         typer.echo(f"  {_proposal(settings, learned, prepared.repeats, wanted=steps)}")
     plain = steps is not None and layout is not SetForm.KOHYA
-    typer.echo(f"  use it: brushwork train {out}" + (f" --set data.repeats={prepared.repeats}" if plain else ""))
+    given = [f"--set data.repeats={prepared.repeats}"] if plain else []
+    given += [*([f"--recipe {recipe}"] if recipe else []), *(f"--config {file}" for file in config or [])]
+    given += [f"--set {each}" for each in overrides or []]
+    typer.echo("  use it: " + " ".join(["brushwork train", str(out), *given]))
 
 
 def _views(settings: "Settings", steps: int | None, repeat: int | None) -> float | None:
