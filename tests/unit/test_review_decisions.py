@@ -264,9 +264,12 @@ def test_near_duplicates_are_found_by_their_group(photos: Path) -> None:
 
 def test_what_curation_says_of_frames_that_are_not_here_is_counted(photos: Path) -> None:
     (photos / "5.txt").write_bytes(b"\xff\xfe\x00broken")
+    with (photos / "curation.jsonl").open("a") as file:
+        file.write('{"file": "removed.png", "decision": "keep"}\n')
     notes = read_review_set(photos, data=DataConfig()).notes
 
-    assert "measured in curation.jsonl and not in this set: 1 (elsewhere.png)" in notes
+    assert "refused by curation and therefore not in this set: 1 (curation.jsonl says why)" in notes
+    assert "measured in curation.jsonl and not in this set: 1 (removed.png)" in notes
     assert "captions that cannot be read: 1 (5.txt)" in notes
     (photos / "curation.jsonl").write_text('{"name": "0.png"}\n')
     with pytest.raises(UserError, match=r"curation\.jsonl, row 1: `file`"):

@@ -187,7 +187,10 @@ def _same_beginning(first: tuple[str, ...], second: tuple[str, ...]) -> int:
 
 
 def _curation(folder: Path, here: set[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The rows of `curation.jsonl` by name; those of frames that were not taken into this set are counted."""
+    """The rows of `curation.jsonl` by name, and how many of them are of frames that are not in this set.
+
+    What curation refused is never in the set that it writes: only of the others the names are told.
+    """
     file = folder / CURATION
     if not file.is_file():
         return {}, []
@@ -198,7 +201,11 @@ def _curation(folder: Path, here: set[str]) -> tuple[dict[str, dict[str, Any]], 
             raise UserError(f"{file}, row {number}: `file` should be the name of a picture, found {name!r}.")
         rows[same_name(name)] = row
     elsewhere = [name for name in rows if name not in here]
-    return rows, [counted(f"measured in {CURATION} and not in this set", elsewhere)] if elsewhere else []
+    gone = [name for name in elsewhere if rows[name].get("decision") != "refuse"]
+    refused = len(elsewhere) - len(gone)
+    notes = [f"refused by curation and therefore not in this set: {refused} ({CURATION} says why)"] if refused else []
+    notes += [counted(f"measured in {CURATION} and not in this set", gone)] if gone else []
+    return rows, notes
 
 
 def _threshold(rows: list[dict[str, Any]]) -> float | None:
