@@ -68,12 +68,12 @@ def check(folder: Path, decisions: Path) -> list[str]:
     rows = list(read_rows(decisions))
     kept = [truth[row["file"]] for row in rows if row["decision"] == "keep"]
     good = sum(row["good"] for row in kept)
-    moments = {row["twin"] for row in truth.values() if row["good"]}
-    found = {row["twin"] for row in kept if row["good"]}
+    shots = {row["shot"] for row in truth.values() if row["good"]}
+    found = {row["shot"] for row in kept if row["good"]}
     table = Counter((_kind(truth[row["file"]]), row["reason"] or "kept") for row in rows)
     return [
-        f"kept {len(kept)}: {good} of them clean frames of the lead, {len({row['twin'] for row in kept})} half seconds",
-        f"of {len(moments)} half seconds with a clean frame of the lead, {len(found)} are in the set",
+        f"kept {len(kept)}, of which clean frames of the lead: {good}",
+        f"of {len(shots)} shots with a clean frame of the lead, {len(found)} are in the set",
         *(f"{count:6} {kind:28} {reason}" for (kind, reason), count in sorted(table.items())),
     ]
 
