@@ -4,11 +4,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.caption_server import CaptionServer
 from benchmarks.character_guide import Viewer, check, draw
 from brushwork.captioning.profile import read_profile, write_new_profile
 from brushwork.captioning.run import caption
+from brushwork.cli.app import app
 from brushwork.film.scene import LEAD
 from brushwork.records import read_rows, write_rows
 
@@ -44,6 +46,24 @@ def test_the_questions_of_a_new_profile_are_answered_by_what_a_frame_shows(
     said = set(done.written["a.png"].split(", "))
     own = set(truth["caption"].removeprefix("a red fox with a blue scarf ").split(", "))
     assert own <= said
+
+
+def test_what_the_review_refused_is_told_once_after_captioning(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRUSHWORK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    for name in ("frame_000000.png", "frame_000001.png"):
+        (tmp_path / "set" / name).write_bytes((film / "frames" / name).read_bytes())
+    (tmp_path / "set" / "review.jsonl").write_text('{"file": "frame_000001.png", "decision": "refuse"}\n')
+    write_new_profile(tmp_path / "profile.yaml")
+
+    with CaptionServer(Viewer(film / "frames")) as server:
+        words = ["caption", str(tmp_path / "set"), "--profile", str(tmp_path / "profile.yaml")]
+        told = CliRunner().invoke(app, [*words, "--endpoint", server.url])
+
+    assert "1 captions written" in told.stdout
+    assert told.stdout.count("left out, refused in review.jsonl: 1 (frame_000001.png)") == 1
 
 
 def test_what_was_kept_and_refused_is_held_against_the_truth(film: Path, tmp_path: Path) -> None:

@@ -101,8 +101,10 @@ def say(done: "Captioned", data: Path) -> None:
     """Tell what was written, and what was not."""
     for name, text in list(done.written.items())[: len(done.written) if done.is_dry else 3]:
         typer.echo(f"{name}\n  {text}")
+    told_below = done.checked.notes if done.checked is not None else ()
     for note in done.notes:
-        typer.echo(f"note: {note}")
+        if note not in told_below:
+            typer.echo(f"note: {note}")
     if done.num_before:
         typer.echo(f"{done.num_before} of {done.num_pictures} pictures had a caption before")
     if done.shortened:
