@@ -253,6 +253,20 @@ def test_the_recipe_comes_first_and_the_winner_last_with_the_same_other_seeds(tm
     assert results["repeats"]["winner"] == [results["trials"][results["best"]]["value"]] * 2
 
 
+def test_an_interrupted_repeat_goes_on_too(tmp_path: Path) -> None:
+    def interrupted(attempt: Attempt) -> Outcome:
+        return Outcome(None if attempt.number == 1 else 2.0)
+
+    done, results, _ = run(plan(tmp_path, 1, repeats=2), interrupted)
+    assert not done
+    assert results["trials"] == []
+
+    done, results, told = run(plan(tmp_path, 1, repeats=2), lambda attempt: Outcome(3.0))
+    assert done
+    assert "base, repeat 2: goes on where it was interrupted" in told
+    assert results["repeats"]["base"] == [2.0, 3.0]
+
+
 def test_another_search_is_not_mixed_in(tmp_path: Path) -> None:
     run(plan(tmp_path, 1))
     run(plan(tmp_path, 2, pruning="asha"))  # longer and pruned otherwise: the same search

@@ -145,7 +145,10 @@ def verdict(best: Mapping[str, Any] | None, gain: Gain | None) -> str:
         return f"{named}, and the gain holds: {told}, and by at least {gain.least:.4g} with 95 % confidence."
     if gain.mean > 0:
         return f"{named}, but it is no gain that can be told from noise: {told}, which seeds alone may make."
-    return f"{named}, but it is no gain: with {gain.pairs} other seeds it is no better ({gain.mean:.4g})."
+    return (
+        f"{named}, but it is no gain: with {gain.pairs} other seeds it is no better than the recipe "
+        f"({gain.mean:.4g}). Keep the recipe."
+    )
 
 
 def compared(trials: Sequence[Mapping[str, Any]], *, minimize: bool) -> dict[str, list[dict[str, Any]]]:

@@ -207,7 +207,9 @@ class Desk:
             trials = study.get_trials(deepcopy=False)
             for known in trials:
                 if known.state == optuna.trial.TrialState.RUNNING and not self._is_alive(known):
-                    self.say(f"trial {known.number}: goes on where it was interrupted")
+                    repeat = f"{study.study_name.rpartition(' ')[2]}, repeat {known.number + 1}"
+                    what = f"trial {known.number}" if study is self.study else repeat
+                    self.say(f"{what}: goes on where it was interrupted")
                     return self._mine(self._again(study, known.number))
             if len(trials) >= most:
                 return None
