@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from brushwork.hpo.safety import Rule
     from brushwork.hpo.space import Space
     from brushwork.hpo.study import Attempt, Outcome, Plan
-    from brushwork.training.run import Asked as Settled
+    from brushwork.training.asked import Asked as Settled
 
 OWN = ("save.every_epochs=off", "save.every_steps=off", "sample.prompts=off")
 """A trial keeps its last and its best file, and draws nothing: twenty runs with a file for each epoch fill a disk."""
@@ -121,7 +121,7 @@ def prepare_search(asked: Asked, console: "Console") -> Ready:
 
 
 def _settled(asked: Asked, overrides: Sequence[str]) -> "Settled":
-    from brushwork.training.run import settle
+    from brushwork.training.asked import settle
 
     return settle(asked.data, out=asked.out / "trials", recipe=asked.recipe, files=asked.files, overrides=overrides)
 

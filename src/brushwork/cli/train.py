@@ -70,7 +70,7 @@ def train(
     Example: brushwork train photos --base sdxl.safetensors --recipe sdxl-standard --name corgi
     """
     from brushwork.cli.evaluating import evaluator
-    from brushwork.training.run import settle
+    from brushwork.training.asked import settle
     from brushwork.training.run import train as run
 
     flags = {
@@ -86,8 +86,9 @@ def train(
         "model.offline": True if offline else None,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    given += overrides or []
     if detach:
-        settled = settle(data, out=out, recipe=recipe, files=config or [], overrides=[*given, *(overrides or [])])
+        settled = settle(data, out=out, recipe=recipe, files=config or [], overrides=given)
         settled.refuse_missing_pictures()
         say_detached(context.obj, settled.folder.path)
         return
@@ -96,7 +97,7 @@ def train(
         out=out,
         recipe=recipe,
         files=config or [],
-        overrides=[*given, *(overrides or [])],
+        overrides=given,
         accept_changes=accept_changes,
         wait=wait_for_captions,
         evaluate=evaluator(),

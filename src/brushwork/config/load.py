@@ -158,7 +158,7 @@ def read_recipe(name: str) -> Recipe:
 def resolve(
     *,
     recipe: str | None = None,
-    files: Sequence[Path] = (),
+    files: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
     data: Path | None = None,
     undecided: bool = False,
@@ -176,7 +176,7 @@ def resolve(
         found = read_recipe(recipe)
         layers.append(_layer(found.origin, _tables(found.origin, found.text)))
     kohya = Translation()
-    read = [(str(file), _tables(str(file), _read_text(file))) for file in files]
+    read = [(str(file), _tables(str(file), _read_text(file))) for file in map(Path, files)]
     if theirs := [(origin, tables) for origin, tables in read if is_kohya(tables)]:
         if recipe is not None:
             raise _two_beginnings(recipe, theirs[0][0])

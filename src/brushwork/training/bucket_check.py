@@ -16,8 +16,7 @@ from brushwork.data.picture import open_rgb
 from brushwork.data.transform import Placement
 from brushwork.errors import UserError
 from brushwork.generation.grid import contact_sheet
-from brushwork.progress import progress_bar
-from brushwork.training.prepare import Preparation, prepare
+from brushwork.training.prepare import Preparation, prepare_aloud
 
 MOST_ON_SHEET = 100
 """Pictures on a sheet, those that lose most first."""
@@ -70,9 +69,8 @@ def check_buckets(
     """
     console = console or Console(stderr=True)
     sheet = None if sheet is None else _new_picture(Path(sheet))
-    settings = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides).settings
-    with progress_bar(console, "reading pictures", 0) as advance:
-        preparation = prepare(Path(data), settings, on_progress=advance)
+    settings = resolve(recipe=recipe, files=files, overrides=overrides).settings
+    preparation = prepare_aloud(Path(data), settings, console)
     report = preparation.bucket_report
     shown = 0 if sheet is None else draw_sheet(preparation, sheet)
     words = sizes_in_words(preparation.buckets, [row.size for row in report.rows])

@@ -10,10 +10,9 @@ from rich.console import Console
 from brushwork.cache.store import Store, cache_folder
 from brushwork.config.load import resolve
 from brushwork.distributed import current, joined, voice
-from brushwork.progress import progress_bar
 from brushwork.training.caching import CachingInterruptedError, fill_latents, fill_text
 from brushwork.training.interruption import listening
-from brushwork.training.prepare import VAE_DTYPE, prepare
+from brushwork.training.prepare import VAE_DTYPE, prepare_aloud
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,10 @@ def build_cache(
         console: where the progress is shown; by default the error stream.
     """
     console = voice(current(), console)
-    settings = resolve(recipe=recipe, files=[Path(file) for file in files], overrides=overrides).settings
+    settings = resolve(recipe=recipe, files=files, overrides=overrides).settings
     store = Store(cache_folder(settings.cache.folder))
     with listening() as interruption:
-        with progress_bar(console, "reading pictures", 0) as advance:
-            preparation = prepare(Path(data), settings, on_progress=advance)
+        preparation = prepare_aloud(Path(data), settings, console)
         num_pictures = len(preparation.pictures) + len(preparation.held_out)
         num_captions = len(preparation.captions) if preparation.caches_text else 0
         try:

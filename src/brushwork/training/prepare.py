@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from brushwork.cache.fingerprint import latent_key, mask_key, text_key
 from brushwork.config.schema import DataConfig, Settings, TrainConfig
@@ -24,7 +25,7 @@ from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
 from brushwork.models.weights import Base, open_configured
-from brushwork.progress import Progress
+from brushwork.progress import Progress, progress_bar
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.captions import Captioned, Captions
@@ -292,6 +293,12 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
         held_out=_pictures(held_out.samples, settings, buckets, vae, shown=False) if held_out else (),
         budget=budget,
     )
+
+
+def prepare_aloud(data: Path, settings: Settings, console: Console) -> Preparation:
+    """`prepare`, telling how far it is."""
+    with progress_bar(console, "reading pictures", 0) as advance:
+        return prepare(data, settings, on_progress=advance)
 
 
 def measured_part(preparation: Preparation) -> list[Picture]:

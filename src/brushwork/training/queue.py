@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from brushwork.errors import UserError
-from brushwork.training.run import Asked, settle
+from brushwork.training.asked import Asked, settle
 
 Ending = Literal["finished", "stopped", "failed", "not begun"]
 
