@@ -20,9 +20,9 @@ from brushwork.models.spec import SDXL
 from brushwork.models.unet import UNet
 from brushwork.models.weights import open_base
 from brushwork.training.checkpoint import read_state
+from brushwork.training.contradictions import refuse_contradictions
 from brushwork.training.loop import Loop
 from brushwork.training.optimizers import RULES, refuse_unfit_optimizer
-from brushwork.training.prepare import refuse_contradictions
 from brushwork.training.run import RunResult, resume
 from brushwork.training.sharding import Whole, load_shards, own_rows
 from several_processes import together
@@ -246,7 +246,7 @@ def test_what_cannot_be_cut_is_refused_with_the_reason_and_what_can() -> None:
 
 
 def test_the_plan_for_sdxl_is_16_bytes_for_each_weight() -> None:
-    from brushwork.training.plan import bytes_per_weight
+    from brushwork.training.space import bytes_per_weight
 
     asked = ["train.mode=full", "train.sharding=full"]
     with torch.device("meta"):

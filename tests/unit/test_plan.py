@@ -11,10 +11,12 @@ from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.training import report
 from brushwork.training.learner import make_learner
-from brushwork.training.plan import count_what_learns, cut_captions, needed_space, show_plan
+from brushwork.training.plan import cut_captions, show_plan
 from brushwork.training.prepare import Preparation, prepare
 from brushwork.training.run_folder import RunFolder
+from brushwork.training.space import needed_space
 from brushwork.training.step import Objective
+from brushwork.training.what_learns import count_what_learns
 
 
 def planned(tmp_path: Path, *overrides: str) -> Preparation:

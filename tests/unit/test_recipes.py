@@ -7,7 +7,7 @@ import pytest
 from brushwork.config.cards import advice
 from brushwork.config.comments import Expectation, expectation, reasons
 from brushwork.config.load import flatten, read_recipe, recipe_names, resolve
-from brushwork.training.prepare import caches_text
+from brushwork.training.contradictions import caches_text
 
 COMMON = {
     "train.mode": "lora",

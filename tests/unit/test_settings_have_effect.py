@@ -21,8 +21,9 @@ from brushwork.models.weights import open_configured
 from brushwork.training.beginning import make_adapter
 from brushwork.training.learning_rate import factor
 from brushwork.training.optimizers import make_optimizer
-from brushwork.training.plan import count_files, meta_components, needed_space
 from brushwork.training.prepare import Preparation, measured_part, prepare
+from brushwork.training.space import count_files, needed_space
+from brushwork.training.what_learns import meta_components
 
 NOT_TRIED_HERE = {
     "data.path": "the command takes it where no folder is named",

@@ -15,7 +15,7 @@ from brushwork.config.schema import Settings
 from brushwork.distributed import Group
 from brushwork.generation.pipeline import Pipeline
 from brushwork.training.batches import Budget
-from brushwork.training.loop import is_evaluation_due
+from brushwork.training.due import is_evaluation_due
 from brushwork.training.prepare import Preparation
 
 logger = logging.getLogger("brushwork")

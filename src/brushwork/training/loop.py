@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from brushwork.config.schema import Settings, TrainConfig
+from brushwork.config.schema import Settings
 from brushwork.distributed import Group
 from brushwork.errors import UserError, listed
 from brushwork.models.text import TextStates
@@ -23,6 +23,7 @@ from brushwork.runtime import PRECISIONS, derive_seed, peak_memory, release_memo
 from brushwork.training import ema
 from brushwork.training.batches import Budget, Microbatch
 from brushwork.training.checkpoint import Lowest, Position
+from brushwork.training.due import Due, due_after, text_encoder_stop
 from brushwork.training.feed import EncodesText, Feed, Loaded, drawn_views
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
@@ -125,25 +126,11 @@ class Hooks:
     judge: Callable[[Row], Verdict]
     """What the rows say, with this one as the last."""
     sample: Callable[[Position], None]
-    evaluate: Callable[[Position, "Due"], str | None] | None
+    evaluate: Callable[[Position, Due], str | None] | None
     """Draw with the file that was just written and judge the pictures; -> `overtrained`, where they say so."""
     report: Callable[[Row], None]
     requests: Callable[[], frozenset[str]]
     """What another terminal has asked since the last step: `save`, `sample`."""
-
-
-@dataclass(frozen=True)
-class Due:
-    """What is to be done after a step."""
-
-    epoch_file: int | None = None
-    step_file: int | None = None
-    final_file: bool = False
-    lowest_loss_file: bool = False
-    state: bool = False
-    validate: bool = False
-    sample: bool = False
-    evaluate: bool = False
 
 
 @dataclass
@@ -446,25 +433,15 @@ class Loop:
         self._saved_at, self._saved_step = time.monotonic(), self.position.step
 
     def _due(self, requests: frozenset[str]) -> Due:
-        settings, done = self.settings, self.position.step
-        final = done == self.budget.total_steps
-        epoch_over = self.budget.ends_epoch(done) or final
-        epoch = self.budget.epoch_of(done - 1) + 1
-        evaluate = self.hooks.evaluate is not None and is_evaluation_due(settings, self.budget, done)
-        epoch_file = epoch_over and (evaluate or _every(settings.save.every_epochs, epoch))
-        step_file = _every(settings.save.every_steps, done) or "save" in requests
-        minutes = settings.save.every_minutes
+        minutes = self.settings.save.every_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        return Due(
-            epoch_file=epoch if epoch_file and not final else None,
-            step_file=done if step_file and not final else None,
-            final_file=final,
-            state=epoch_file or step_file or final or late or self.interruption.requested,
-            validate=final
-            or (epoch_over and _every(settings.validation.every_epochs, epoch))
-            or _every(settings.validation.every_steps, done),
-            sample=is_sample_due(settings, self.budget, done) or "sample" in requests,
-            evaluate=evaluate,
+        return due_after(
+            self.position.step,
+            self.settings,
+            self.budget,
+            evaluates=self.hooks.evaluate is not None,
+            requests=requests,
+            save_state=late or self.interruption.requested,
         )
 
     def _with_lowest_loss(self, due: Due, held_out: float | None) -> Due:
@@ -479,39 +456,8 @@ class Loop:
         return replace(due, lowest_loss_file=True, state=True)
 
 
-def text_encoder_stop(train: TrainConfig, steps_per_epoch: int) -> int | None:
-    """The optimizer step from which the text encoders no longer learn; None where they learn to the end."""
-    if train.stop_text_encoder_after is None:
-        return None
-    number, _, unit = train.stop_text_encoder_after.partition(" ")
-    return int(number) * (steps_per_epoch if unit == "epochs" else 1)
-
-
-def is_sample_due(settings: Settings, budget: Budget, steps_done: int, *, ended: bool = False) -> bool:
-    """Whether pictures are to be drawn when `steps_done` steps are done, or the run has ended there."""
-    if settings.sample.prompts is None or steps_done == 0:
-        return False
-    final = ended or steps_done == budget.total_steps
-    epoch = budget.epoch_of(steps_done - 1) + 1
-    by_epoch = budget.ends_epoch(steps_done) and _every(settings.sample.every_epochs, epoch)
-    return final or by_epoch or _every(settings.sample.every_steps, steps_done)
-
-
-def is_evaluation_due(settings: Settings, budget: Budget, steps_done: int, *, ended: bool = False) -> bool:
-    """Whether the files are to be evaluated when `steps_done` steps are done, or the run has ended there."""
-    if settings.evaluation.every_epochs is None or steps_done == 0:
-        return False
-    epoch = budget.epoch_of(steps_done - 1) + 1
-    by_epoch = budget.ends_epoch(steps_done) and _every(settings.evaluation.every_epochs, epoch)
-    return ended or steps_done == budget.total_steps or by_epoch
-
-
 def _gib(num_bytes: int | None) -> float | None:
     return None if num_bytes is None else round(num_bytes / 2**30, 3)
-
-
-def _every(interval: int | None, count: int) -> bool:
-    return interval is not None and count % interval == 0
 
 
 def _clip(parameters: Mapping[str, nn.Parameter], norm: float, largest: float) -> None:

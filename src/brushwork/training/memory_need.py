@@ -20,8 +20,9 @@ from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
 from brushwork.models.unet import UNet
 from brushwork.training.beginning import make_adapter
 from brushwork.training.learner import network_over
-from brushwork.training.plan import bytes_per_weight, count_what_learns
 from brushwork.training.prepare import Preparation
+from brushwork.training.space import bytes_per_weight
+from brushwork.training.what_learns import count_what_learns
 
 POLICIES = ("keep", "ff", "qkv+ff", "block")
 """Of the lean path, from the most memory to the least."""

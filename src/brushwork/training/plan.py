@@ -3,55 +3,31 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from torch import nn
 
 from brushwork.amounts import bytes_in_words
 from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
 from brushwork.data.buckets import sizes_in_words
-from brushwork.data.transform import Size
 from brushwork.data.wording import is_varied
 from brushwork.distributed import current
-from brushwork.lora.state import component_of
-from brushwork.lora.targets import find_targets, is_pointwise
-from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
-from brushwork.models.text import Tokenizer, empty_text_encoder
-from brushwork.models.unet import UNet
-from brushwork.runtime import PRECISIONS, precision_name
-from brushwork.training.batches import Budget
-from brushwork.training.beginning import begin, make_adapter
+from brushwork.models.text import Tokenizer
+from brushwork.runtime import precision_name
+from brushwork.training.due import text_encoder_stop
 from brushwork.training.learning_rate import in_steps
-from brushwork.training.loop import text_encoder_stop
 from brushwork.training.loss_settings import loss_in_words
-from brushwork.training.optimizers import RULES
 from brushwork.training.prepare import Preparation
 from brushwork.training.report import as_text, check_disk, plan_table, shortened
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sharding import is_sharded
+from brushwork.training.space import Space, bytes_per_weight, needed_space
+from brushwork.training.what_learns import count_what_learns
 
 logger = logging.getLogger("brushwork")
 
 LINES = list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Space:
-    """What a run will write, in bytes."""
-
-    file: int
-    num_files: int
-    state: int
-    cache: int
-
-    @property
-    def run(self) -> int:
-        """Everything in the run folder but the pictures; the state is there twice while it is replaced."""
-        return self.file * self.num_files + 2 * self.state
 
 
 def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, num_sample_prompts: int) -> None:
@@ -77,56 +53,6 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
     console.print()
 
 
-def count_what_learns(preparation: Preparation) -> dict[str, tuple[int, int]]:
-    """Modules and parameters by component."""
-    counts: dict[str, tuple[int, int]] = {}
-    for name, shape in learning_shapes(preparation).items():
-        modules, parameters = counts.get(component_of(name), (0, 0))
-        counts[component_of(name)] = (modules + (not name.endswith(".up")), parameters + math.prod(shape))
-    return counts
-
-
-def learning_shapes(preparation: Preparation) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter that the settings let learn, from networks without weights."""
-    lora = preparation.settings.lora
-    if preparation.settings.train.mode == "full":
-        weights = meta_unet(preparation.base.spec).named_parameters()
-        return {f"unet.{name}": tuple(weight.shape) for name, weight in weights}
-    components = meta_components(preparation)
-    if lora.as_in_file:
-        layers = make_adapter(components, lora, preparation.base.spec, seed=0).layers
-        halves = {f"{name}.{half}": getattr(layer, half) for name, layer in layers.items() for half in ("down", "up")}
-        return {name: tuple(half.shape) for name, half in halves.items()}
-    if lora.text_encoder == "only":
-        del components["unet"]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, path in find_targets(components, lora.targets, text_encoder=bool(lora.text_encoder)).items():
-        layer = components[component_of(name)].get_submodule(path)
-        outputs, *inputs = layer.weight.shape  # type: ignore[misc]
-        rank = lora.rank if is_pointwise(layer) else lora.conv_rank or lora.rank
-        shapes[f"{name}.down"] = (rank, *inputs)
-        shapes[f"{name}.up"] = (outputs, rank, *(1 for _ in inputs[1:]))
-    return shapes
-
-
-def meta_components(preparation: Preparation) -> dict[str, nn.Module]:
-    """The UNet, and the text encoders where they learn: shapes without weights."""
-    components: dict[str, nn.Module] = {"unet": meta_unet(preparation.base.spec)}
-    if preparation.settings.lora.text_encoder:
-        components |= {
-            name: empty_text_encoder(part.config, with_projection=name == "text_encoder_2")
-            for name, part in preparation.base.text_parts.items()
-        }
-    return components
-
-
-def check_beginning(preparation: Preparation) -> None:
-    """Refuse a file to begin with that does not fit, before anything long starts."""
-    lora, spec = preparation.settings.lora, preparation.base.spec
-    if lora.begin_with is not None:
-        begin(make_adapter(meta_components(preparation), lora, spec, seed=0), lora, spec)
-
-
 def cut_captions(preparation: Preparation) -> dict[str, int]:
     """The pictures whose captions have more tokens than are read, each with how many are lost; the worst first.
 
@@ -143,57 +69,6 @@ def cut_captions(preparation: Preparation) -> dict[str, int]:
         if longest > settings.model.max_tokens:
             lost[picture.sample.name] = longest - settings.model.max_tokens
     return dict(sorted(lost.items(), key=lambda item: -item[1]))
-
-
-def meta_unet(spec: UNetSpec) -> UNet:
-    """A UNet with shapes and without weights."""
-    with torch.device("meta"):
-        return UNet(spec)
-
-
-def needed_space(preparation: Preparation, num_parameters: int) -> Space:
-    """What the run will write at most: files, state, and cache entries as if none were there yet."""
-    settings = preparation.settings
-    width = PRECISIONS[settings.save.precision].itemsize
-    copies = 1 if settings.train.ema_decay is None else 2  # weights, running mean
-    bytes_each = 4 * copies + RULES[settings.optimizer.name].bytes_per_weight
-    latents = sum(_latent_bytes(placement.target) for placement in preparation.shown[1])
-    spec = preparation.base.spec
-    states = settings.model.max_tokens // 75 * 77 * spec.context_width + (spec.pooled_width or 0)
-    text = states * preparation.dtype.itemsize * (len(preparation.captions) + 1) if preparation.caches_text else 0
-    return Space(
-        file=num_parameters * width + _untrained_bytes(preparation),
-        num_files=count_files(settings, preparation.budget),
-        state=math.ceil(num_parameters * bytes_each),
-        cache=latents + text,
-    )
-
-
-def _latent_bytes(target: Size) -> int:
-    """Mean and deviation of a picture's latents, in float32."""
-    return 2 * 4 * (target.width // PIXELS_PER_LATENT) * (target.height // PIXELS_PER_LATENT) * 4
-
-
-def _untrained_bytes(preparation: Preparation) -> int:
-    """What a whole base holds beside its UNet; an adapter holds nothing else."""
-    if preparation.settings.train.mode == "lora":
-        return 0
-    others = [part for name, part in preparation.base.parts.items() if name != "unet"]
-    return sum(part.num_bytes() for part in others)
-
-
-def count_files(settings: Settings, budget: Budget) -> int:
-    """How many files for others lie in the run folder at most."""
-    kept = settings.save.keep_last
-    files = 0
-    for interval, count in (
-        (settings.save.every_epochs, budget.total_steps // budget.steps_per_epoch),
-        (settings.save.every_steps, budget.total_steps),
-    ):
-        if interval is not None:
-            files += min(count // interval, count if kept is None else kept + 1)
-    means = 0 if settings.train.ema_decay is None else files + 1
-    return files + 2 + means  # the last and the one with the lowest loss
 
 
 def _data_lines(preparation: Preparation) -> LINES:
@@ -317,12 +192,6 @@ def _sharding_lines(preparation: Preparation) -> LINES:
     whole = num_parameters * preparation.dtype.itemsize
     words = f"each process holds 1/{group.size}, {bytes_in_words(math.ceil(held))} with gradient and optimizer"
     return [("in pieces", f"{words}; {bytes_in_words(whole)} more while it draws or measures, the network whole")]
-
-
-def bytes_per_weight(settings: Settings) -> float:
-    """What stays in memory of each weight that learns: it, its gradient, the optimizer's memory, the running mean."""
-    mean = 4 if settings.train.ema_decay is not None and settings.train.ema_device == "auto" else 0
-    return 4 + 4 + RULES[settings.optimizer.name].bytes_per_weight + mean
 
 
 def _learning_lines(preparation: Preparation, learning: Mapping[str, tuple[int, int]]) -> LINES:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from brushwork.cache.fingerprint import latent_key, mask_key, text_key
-from brushwork.config.schema import DataConfig, Settings, TrainConfig
+from brushwork.config.schema import DataConfig, Settings
 from brushwork.data.bucket_report import BucketReport, Framed, report_buckets
 from brushwork.data.buckets import Buckets, make_buckets
 from brushwork.data.folder import Dataset, Sample, read_dataset
@@ -29,9 +29,9 @@ from brushwork.progress import Progress, progress_bar
 from brushwork.runtime import pick_device, pick_dtype
 from brushwork.training.batches import Budget
 from brushwork.training.captions import Captioned, Captions
+from brushwork.training.contradictions import caches_text, refuse_contradictions
 from brushwork.training.feed import Example, Shown
-from brushwork.training.loss_settings import refuse_contradictory_loss, refuse_foreign_loss
-from brushwork.training.optimizers import refuse_unfit_optimizer
+from brushwork.training.loss_settings import refuse_foreign_loss
 from brushwork.training.validation import fixed_part
 
 logger = logging.getLogger("brushwork")
@@ -166,81 +166,6 @@ in fp16 anyway."""
 def vae_fingerprint(base: Base) -> str:
     """The VAE's weights and the precision that it computes in."""
     return f"{base.fingerprint('vae')}/{VAE_DTYPE}"
-
-
-def refuse_contradictions(settings: Settings) -> None:
-    """Stop where two settings cannot both hold."""
-    if settings.train.mode == "full" and settings.lora.text_encoder:
-        raise UserError(
-            "train.mode = full trains the UNet, and "
-            f"lora.text_encoder = {str(settings.lora.text_encoder).lower()} asks for adapters on the text encoders.",
-            fix="--set lora.text_encoder=false, or --set train.mode=lora",
-        )
-    if settings.train.sharding == "full" and settings.train.mode == "lora":
-        raise UserError(
-            "train.sharding = full splits what learns over the processes, and with train.mode = lora that is a few "
-            "megabytes. The frozen base beside it would still be whole on every card.",
-            fix="--set train.sharding=off, or --set train.mode=full",
-        )
-    _refuse_impossible_path(settings.train)
-    refuse_contradictory_loss(settings.loss)
-    _refuse_idle_lora_settings(settings)
-    refuse_unfit_optimizer(settings)
-    if settings.schedule.decay_steps is not None and settings.schedule.name == "constant":
-        raise UserError(
-            f"schedule.decay_steps = {settings.schedule.decay_steps} is the length of a fall, and "
-            "schedule.name = constant never falls.",
-            fix="--set schedule.name=linear, or --set schedule.decay_steps=off",
-        )
-    caches_text(settings)
-
-
-def _refuse_impossible_path(train: TrainConfig) -> None:
-    """Stop where the lean path is asked for and cannot be taken."""
-    if train.path == "lean" and train.mode == "full":
-        raise UserError(
-            "train.path = lean is for a frozen base; with train.mode = full every weight needs its gradient.",
-            fix="--set train.path=auto, or --set train.mode=lora",
-        )
-    if train.recompute != "auto" and (train.path == "plain" or train.mode == "full"):
-        plain = "train.path = plain" if train.path == "plain" else "train.mode = full"
-        raise UserError(
-            f"train.recompute = {train.recompute} is for the lean path; with {plain} there is only checkpointing.",
-            fix=f"--set train.recompute=auto --set train.checkpointing={str(train.recompute != 'keep').lower()}",
-        )
-
-
-def _refuse_idle_lora_settings(settings: Settings) -> None:
-    """Stop where a setting asks for something that would not come about without another."""
-    lora, train = settings.lora, settings.train
-    if lora.as_in_file and lora.begin_with is None:
-        raise UserError("lora.as_in_file = true needs a file.", fix="--set lora.begin_with=FILE.safetensors")
-    if lora.begin_with is not None and train.mode == "full":
-        raise UserError(
-            f"lora.begin_with = {lora.begin_with} is an adapter, and train.mode = full trains the UNet itself.",
-            fix="fuse it first: brushwork merge BASE LORA OUT, then train OUT",
-        )
-    if train.stop_text_encoder_after is not None and lora.text_encoder is not True:
-        why = "nothing else learns" if lora.text_encoder == "only" else "the text encoders do not learn at all"
-        raise UserError(
-            f"train.stop_text_encoder_after = {train.stop_text_encoder_after}, but lora.text_encoder = "
-            f"{str(lora.text_encoder).lower()}: {why}.",
-            fix="--set lora.text_encoder=true, or --set train.stop_text_encoder_after=off",
-        )
-
-
-def caches_text(settings: Settings) -> bool:
-    """Whether text states can and should be cached.
-
-    Raises:
-        UserError: the cache is asked for while a text encoder learns.
-    """
-    if settings.lora.text_encoder and settings.cache.text == "on":
-        raise UserError(
-            "cache.text = on keeps the text states as they are, but with lora.text_encoder they change.",
-            fix="--set cache.text=auto, or --set lora.text_encoder=false",
-        )
-    return settings.cache.text == "on" or (settings.cache.text == "auto" and not settings.lora.text_encoder)
 
 
 def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = None) -> Preparation:

@@ -8,26 +8,31 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from brushwork import __version__
 from brushwork.atomic import PARTIAL_SUFFIX, remove_partials, write_text
-from brushwork.config.load import Resolved, differences, read_toml, resolve, to_toml
+from brushwork.config.load import Resolved, read_toml, resolve, to_toml
 from brushwork.config.schema import Settings
-from brushwork.data.place import is_there, whole_place
+from brushwork.data.place import is_there
 from brushwork.data.waiting import wait_for_captions
 from brushwork.distributed import current, joined, voice
 from brushwork.errors import UserError
 from brushwork.records import Row, write_rows
 from brushwork.run_files import LOCK_FILE, SETTINGS_FILE
-from brushwork.runtime import precision_name
 from brushwork.training.asked import settle
+from brushwork.training.changes import (
+    changes,
+    describe,
+    refuse_another_shape,
+    refuse_changed_inputs,
+    refuse_changed_settings,
+    refuse_changes_in_vain,
+)
 from brushwork.training.checkpoint import Position, State, read_state
 from brushwork.training.evaluating import Evaluator, is_complete
 from brushwork.training.interruption import listening
-from brushwork.training.plan import check_beginning, learning_shapes, show_plan
+from brushwork.training.plan import show_plan
 from brushwork.training.prepare import Preparation, prepare_aloud
 from brushwork.training.processes import refuse_differences, refuse_idle_processes, refuse_other_states
 from brushwork.training.report import logged
@@ -36,6 +41,7 @@ from brushwork.training.run_folder import RunFolder, newest_run
 from brushwork.training.sampling import Drawer, sample_requests
 from brushwork.training.session import Session, train_until_stopped
 from brushwork.training.trackers import refuse_missing_trackers
+from brushwork.training.what_learns import check_beginning
 
 logger = logging.getLogger("brushwork")
 
@@ -150,14 +156,14 @@ def _run(
     if not begun:
         _refuse_foreign_files(folder)
     elif not accept_changes:
-        _refuse_changed_settings(folder, resolved)
+        refuse_changed_settings(folder, resolved)
     refuse_missing_trackers(settings.log)
     with listening() as interruption:
         preparation = prepare_aloud(data, settings, console)
         if settings.train.mode == "full" and preparation.base.folder is not None:
             folder = replace(folder, suffix="")  # a base in a folder becomes a base in a folder
         if begun and not accept_changes:
-            _refuse_changed_inputs(folder, preparation)
+            refuse_changed_inputs(folder, preparation)
         evaluator = _needed(evaluator, preparation)
         requests = sample_requests(settings.sample, resolution=preparation.resolution)
         refuse_differences(preparation, group)  # and every process has looked before the first begins to write
@@ -182,13 +188,13 @@ def _run(
                 group=group,
             )
             if state is not None:
-                _refuse_another_shape(folder, preparation, state)
+                refuse_another_shape(folder, preparation, state)
             refuse_other_states(0 if state is None else state.position.step, group)
             finished = state is not None and _is_finished(folder, drawer, state.position, total)
             if finished and state is not None:
                 finished = _is_evaluated(evaluator, folder, preparation, state.position)
             if state is not None and group.from_first(finished):
-                _refuse_changes_in_vain(folder, resolved)
+                refuse_changes_in_vain(folder, resolved)
                 told = f"{folder.path} is finished: {_how_it_ended(state.position, total)}."
                 console.print(told, markup=False, highlight=False, soft_wrap=True)
                 position = state.position
@@ -198,7 +204,7 @@ def _run(
                 show_plan(console, preparation, folder, num_sample_prompts=len(requests))
                 if group.is_first:
                     _write_beginning(
-                        folder, preparation, resolved, keep_settings=begun and not _changes(folder, resolved)
+                        folder, preparation, resolved, keep_settings=begun and not changes(folder, resolved)
                     )
                 session = Session(preparation, folder, drawer, interruption, console, evaluator, watch)
                 position = train_until_stopped(session, state)
@@ -229,66 +235,6 @@ def _refuse_foreign_files(folder: RunFolder) -> None:
             f"{folder.path} is not a run of Brushwork and is not empty: it holds {sorted(foreign)[0]}.",
             fix="choose another --out",
         )
-
-
-def _changes(folder: RunFolder, resolved: Resolved) -> list[tuple[str, Any, Any]]:
-    """What the settings are now that they were not when the run began."""
-    return differences(read_toml(folder.settings_file), resolved.settings)
-
-
-def _refuse_changed_settings(folder: RunFolder, resolved: Resolved) -> None:
-    """A run goes on with the settings that it began with, unless changes are accepted."""
-    changed = _changes(folder, resolved)
-    if changed:
-        lines = "".join(f"\n    {key}: {old} -> {new}" for key, old, new in changed)
-        raise UserError(
-            f"{folder.path} holds a run that began with other settings:{lines}",
-            fix="--accept-changes goes on with the new ones; `brushwork resume` keeps the old ones; another --out "
-            "begins anew",
-        )
-
-
-def _refuse_changed_inputs(folder: RunFolder, preparation: Preparation) -> None:
-    """A run goes on with the pictures, captions and weights that it began with, unless changes are accepted."""
-    before, now = folder.read_description(), _description(preparation)
-    for key, what in (
-        ("data_digest", f"the pictures or captions in {preparation.data}"),
-        ("unet", f"the UNet of {preparation.base.source}"),
-        ("vae", "the VAE"),
-        ("text", "the text encoders"),
-        ("prediction", "the base's prediction type"),
-        ("zero_terminal_snr", "the end of the base's noise schedule"),
-    ):
-        if before.get(key) != now[key]:
-            raise UserError(
-                f"{what} changed since {folder.path} was begun.",
-                fix="--accept-changes goes on with the new; another --out begins anew",
-            )
-
-
-def _refuse_another_shape(folder: RunFolder, preparation: Preparation, state: State) -> None:
-    """Changes that are accepted may ask for another adapter than the one that has learned: there is no way across."""
-    rule, asked_rule = state.numbers.rule, preparation.settings.optimizer.name
-    if rule is not None and rule != asked_rule:
-        raise UserError(
-            f"{folder.path} has learned with optimizer.name = {rule}; {asked_rule} cannot go on from that.",
-            fix=f"--set optimizer.name={rule}; or begin anew with another --out and --set "
-            f"lora.begin_with={folder.path}",
-        )
-    learned = {name: tuple(parameter.shape) for name, parameter in state.parameters.items()}
-    asked = learning_shapes(preparation)
-    different = [name for name in {**learned, **asked} if learned.get(name) != asked.get(name)]
-    if different:
-        name = different[0]
-        raise UserError(
-            f"what {folder.path} has learned does not fit these settings: {name} is "
-            f"{_shape(learned.get(name))} there, and {_shape(asked.get(name))} now ({len(different)} differ).",
-            fix="keep lora.rank, lora.targets, lora.text_encoder and the base as they were, or begin anew with --out",
-        )
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "not" if shape is None else " x ".join(map(str, shape))
 
 
 def _still_ended(state: State | None, settings: Settings) -> State | None:
@@ -332,44 +278,10 @@ def _how_it_ended(position: Position, total: int) -> str:
     return f"all {total} steps are done"
 
 
-def _refuse_changes_in_vain(folder: RunFolder, resolved: Resolved) -> None:
-    """Changed settings of a finished run would be written down, and would be true of none of its files."""
-    changed = _changes(folder, resolved)
-    if changed:
-        lines = "".join(f"\n    {key}: {old} -> {new}" for key, old, new in changed)
-        raise UserError(
-            f"{folder.path} is finished, so there is nothing left that these changes could act on:{lines}",
-            fix="ask for more steps (train.epochs, train.max_steps), or begin anew with another --out",
-        )
-
-
-def _description(preparation: Preparation) -> dict[str, Any]:
-    """What a run was begun with, for `run.json`."""
-    base = preparation.base
-    return {
-        "brushwork": __version__,
-        "data": whole_place(preparation.data).as_posix(),
-        "data_digest": preparation.data_digest,
-        "num_pictures": len(preparation.pictures),
-        "num_held_out": len(preparation.held_out),
-        "base": base.source,
-        "family": base.spec.family,
-        "prediction": base.prediction,
-        "zero_terminal_snr": base.zero_terminal_snr,
-        "unet": base.fingerprint("unet"),
-        "vae": base.fingerprint("vae"),
-        "text": base.fingerprint("text"),
-        "resolution": preparation.resolution,
-        "total_steps": preparation.budget.total_steps,
-        "device": str(preparation.device),
-        "precision": precision_name(preparation.dtype),
-    }
-
-
 def _write_beginning(folder: RunFolder, preparation: Preparation, resolved: Resolved, *, keep_settings: bool) -> None:
     """Write down what the run was begun with, before anything long starts."""
     if not keep_settings:
         write_text(folder.settings_file, to_toml(resolved.settings, resolved.origins))
     if preparation.dataset.quarantined:
         write_rows(folder.quarantine_file, (each.row() for each in preparation.dataset.quarantined))
-    folder.write_description(_description(preparation))
+    folder.write_description(describe(preparation))

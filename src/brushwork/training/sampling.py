@@ -22,7 +22,7 @@ from brushwork.generation.pictures import save_picture
 from brushwork.generation.pipeline import Pipeline
 from brushwork.generation.prompts import Request, read_prompts
 from brushwork.training.batches import Budget
-from brushwork.training.loop import is_sample_due
+from brushwork.training.due import is_sample_due
 
 logger = logging.getLogger("brushwork")
 

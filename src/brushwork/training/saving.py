@@ -8,8 +8,8 @@ from pathlib import Path
 from brushwork.config.schema import SaveConfig
 from brushwork.distributed import Group
 from brushwork.training.checkpoint import Position, write_state
+from brushwork.training.due import Due
 from brushwork.training.learner import Trained
-from brushwork.training.loop import Due
 from brushwork.training.run_folder import RunFolder
 
 

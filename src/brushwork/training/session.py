@@ -24,11 +24,12 @@ from brushwork.runtime import PRECISIONS, release_memory
 from brushwork.training.caching import CachedText, CachingInterruptedError, Entries, fill_latents, fill_text
 from brushwork.training.checkpoint import Position, State
 from brushwork.training.curve import draw_curve
+from brushwork.training.due import Due
 from brushwork.training.evaluating import Evaluator, Occasion, evaluated, is_complete
 from brushwork.training.feed import Feed
 from brushwork.training.interruption import Interruption
 from brushwork.training.learner import Trained, make_learner
-from brushwork.training.loop import Due, Hooks, Loop
+from brushwork.training.loop import Hooks, Loop
 from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation, measured_part
