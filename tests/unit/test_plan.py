@@ -61,6 +61,11 @@ def test_captions_that_are_too_long_are_counted_before_the_start(tmp_path: Path)
     assert cut_captions(planned(tmp_path, "model.max_tokens=150")) == {}
 
 
+def test_the_captions_that_are_counted_are_those_that_are_trained_on(tmp_path: Path) -> None:
+    assert "5 different, 0 pictures without" in shown(tmp_path)
+    assert "3 different, 0 pictures without" in shown(tmp_path, "validation.data=0.4")
+
+
 def test_the_plan_names_the_caption_that_loses_most_and_what_reads_it(tmp_path: Path) -> None:
     planned(tmp_path)
     (tmp_path / "data" / "00000.txt").write_text("a fox " * 60)

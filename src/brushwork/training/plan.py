@@ -74,7 +74,7 @@ def cut_captions(preparation: Preparation) -> dict[str, int]:
 def _data_lines(preparation: Preparation) -> LINES:
     dataset = preparation.dataset
     without = len(dataset.missing_captions) + len(dataset.empty_captions)
-    different = len({picture.words.text for picture in (*preparation.pictures, *preparation.held_out)})
+    different = len({picture.words.text for picture in preparation.pictures})
     lines = [
         *_folder_lines(preparation),
         ("captions", f"{different} different, {without} pictures without"),
