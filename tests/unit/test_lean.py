@@ -97,6 +97,19 @@ def test_output_and_every_gradient_are_those_of_the_plain_network(
             assert distance(found, wanted) < 1e-6, policy
 
 
+@pytest.mark.parametrize("spec", [SMALL, WITH_CONVOLUTIONS], ids=["sdxl", "sd15"])
+def test_what_is_computed_twice_changes_no_bit(spec: UNetSpec) -> None:
+    unet = network(spec, torch.float32)
+    adapter = adapted(unet, "kohya_conv", dropout=DROPOUT)
+    adapter.set_dropout_key(KEY)
+    once, *twice = (
+        answer(LeanUNet(unet, policy), given(spec, torch.float32), adapter.parameters()) for policy in POLICIES
+    )
+
+    for found in twice:
+        assert all(torch.equal(tensor, wanted) for tensor, wanted in zip(found, once, strict=True))
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_in_float32_they_are_within_one_part_in_a_hundred_thousand(policy: Recompute) -> None:
     unet = network(SMALL, torch.float32)

@@ -71,6 +71,24 @@ def convolution(x: Tensor, conv: nn.Conv2d, product: Product) -> Tensor:
     return Convolution.apply(x, conv, product, *product.factors)  # type: ignore[no-any-return,no-untyped-call]
 
 
+def fork(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x for the two branches of a block. Their gradients are added up here, before any that comes from outside the
+    block, so that the sum has one order and the same bits whether the block is computed once or twice."""
+    return Fork.apply(x)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class Fork(Function):
+    """x, x. Back: d_x = d_first + d_second."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        return first + second
+
+
 class NormedProduct(Function):
     """y = n W^T + b + s t B^T of n = LN(x), for one layer or for several that read the same.
 

@@ -22,6 +22,7 @@ from brushwork.lean.functions import (
     added_product,
     convolution,
     feed_forward,
+    fork,
     normed_convolution,
     normed_product,
     normed_tokens,
@@ -120,8 +121,10 @@ class LeanUNet:
         shift = block.time_emb_proj(steering)  # (B, C_out); its adapter learns by autograd, it is small
 
         def head(x: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-            shortcut = x if beside is None or side is None else convolution(x, base_conv(beside), side)
-            return normed_convolution(x, block.norm1, conv1, first, shift=shift), shortcut
+            through, shortcut = fork(x)
+            if beside is not None and side is not None:
+                shortcut = convolution(shortcut, base_conv(beside), side)
+            return normed_convolution(through, block.norm1, conv1, first, shift=shift), shortcut
 
         tail = ConvolutionTail(block.norm2, conv2, second)
         if self._policies[id(block)] == "block":
