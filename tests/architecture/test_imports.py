@@ -45,7 +45,13 @@ EXCEPTIONS = {
 
 ONLY_IN = {
     "diffusers": {"models/vae.py"},
-    "transformers": {"captioning/local.py", "models/text.py", "vision/detector.py", "vision/encoder.py"},
+    "transformers": {
+        "captioning/local.py",
+        "models/text.py",
+        "vision/detector.py",
+        "vision/encoder.py",
+        "vision/quiet.py",
+    },
     "huggingface_hub": {"hub.py", "models/hub.py", "data/huggingface.py", "machine.py"},
     "bitsandbytes": set(),
     "optuna": {"hpo/study.py"},

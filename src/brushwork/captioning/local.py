@@ -18,13 +18,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
-from transformers.utils import logging as their_logging
 
 from brushwork.captioning.captioner import Asked, NoAnswerError, Reply, reduced
 from brushwork.errors import UserError, listed
 from brushwork.models.folder import read_json
 from brushwork.models.hub import locate
 from brushwork.runtime import precision_name, release_memory
+from brushwork.vision.quiet import quiet_transformers
 
 CHATS = {
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
@@ -114,7 +114,7 @@ class LocalModel:
     def _answers(self, asked: Sequence[Asked]) -> list[Reply]:
         longest = max(each.max_tokens for each in asked)
         inputs = self.inputs(asked)
-        with _quiet():
+        with quiet_transformers():
             tokens = self._model.generate(
                 **inputs,
                 max_new_tokens=longest,
@@ -177,7 +177,7 @@ def load_model(
     """
     folder = locate(name, "transformers", offline=offline)
     kind = _checked_kind(folder)
-    with _readable(folder), _quiet():
+    with _readable(folder), quiet_transformers():
         model, told = getattr(transformers, kind).from_pretrained(
             str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
         )
@@ -299,17 +299,3 @@ def _readable(folder: Path) -> Iterator[None]:
     ) as error:
         told = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{folder} cannot be used: {told}", fix="fetch the model again, as a whole") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' own bars and warnings about settings of the model's file that are replaced here."""
-    level, bars = their_logging.get_verbosity(), their_logging.is_progress_bar_enabled()
-    their_logging.set_verbosity_error()
-    their_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        their_logging.set_verbosity(level)
-        if bars:
-            their_logging.enable_progress_bar()

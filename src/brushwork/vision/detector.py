@@ -5,7 +5,6 @@ Shapes in this file:  B boxes
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -14,11 +13,11 @@ import transformers
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForObjectDetection
-from transformers.utils import logging as their_logging
 
 from brushwork.errors import UserError, listed
 from brushwork.models.folder import read_json
 from brushwork.models.hub import locate
+from brushwork.vision.quiet import quiet_transformers
 
 SURE = 0.5
 """A box below this is no face."""
@@ -101,7 +100,7 @@ def load_detector(name: str, *, device: torch.device, offline: bool = False) -> 
             f"{folder} finds {listed(sorted(labels.values())) or 'nothing that it names'}, and no faces.",
             fix="name a detector one of whose classes is called face",
         )
-    with _quiet():
+    with quiet_transformers():
         model = _read_model(folder).to(device).eval().requires_grad_(False)
         return Detector(name, model, _processor(folder), faces=faces)
 
@@ -140,15 +139,3 @@ def _processor(folder: Path) -> Callable[..., Any]:
             fix="copy preprocessor_config.json again from where the model was published",
         ) from error
     return processor
-
-
-@contextmanager
-def _quiet() -> Any:
-    """Without transformers' own bars and warnings: what is wrong is told by us."""
-    level = their_logging.get_verbosity()
-    their_logging.set_verbosity_error()
-    their_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        their_logging.set_verbosity(level)

@@ -8,7 +8,6 @@ Shapes in this file:  N pictures or texts   D width of a vector
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, final
@@ -19,7 +18,6 @@ import transformers
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoTokenizer
-from transformers.utils import logging as their_logging
 
 from brushwork.errors import UserError, listed
 from brushwork.models.checkpoint_file import Shards, open_tensors
@@ -28,6 +26,7 @@ from brushwork.models.hub import locate
 from brushwork.models.naming import Origin
 from brushwork.models.part import Part
 from brushwork.runtime import precision_name
+from brushwork.vision.quiet import quiet_transformers
 
 BUNDLED = "bundled"
 SCHEMA = 1
@@ -226,7 +225,7 @@ def _processor(folder: Path) -> Callable[..., Any]:
     kind = str(told.get("image_processor_type") or told.get("feature_extractor_type") or _WAYS[_model_type(folder)])
     kind = kind.removesuffix("Pil").removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
     try:
-        with _quiet():
+        with quiet_transformers():
             known = getattr(transformers, f"{kind}Pil", None) or getattr(transformers, kind)
             processor: Callable[..., Any] = known.from_dict(told)
             processor([Image.new("RGB", (40, 30))], return_tensors="pt")
@@ -254,7 +253,7 @@ def _read_model(folder: Path, kind: str, dtype: torch.dtype) -> nn.Module:
     if kind == "CLIPVisionModelWithProjection" and "visual_projection.weight" not in _weights(folder).origins:
         kind = "CLIPVisionModel"
     try:
-        with _quiet():
+        with quiet_transformers():
             model, told = getattr(transformers, kind).from_pretrained(
                 str(folder),
                 dtype=dtype,
@@ -286,7 +285,7 @@ def _tokenizer(name: str, folder: Path) -> Any:
             fix="copy the files of its tokenizer from where the model was published into that folder",
         )
     try:
-        with _quiet():
+        with quiet_transformers():
             return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except ImportError as error:
         raise UserError(
@@ -317,20 +316,6 @@ def _middle(picture: Image.Image) -> Image.Image:
         return picture
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return picture.crop((left, top, min(width, left + longest), min(height, top + longest)))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own bars and warnings: what is wrong is told by us."""
-    level, bars = their_logging.get_verbosity(), their_logging.is_progress_bar_enabled()
-    their_logging.set_verbosity_error()
-    their_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        their_logging.set_verbosity(level)
-        if bars:
-            their_logging.enable_progress_bar()
 
 
 def _first_line(error: BaseException) -> str:
