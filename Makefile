@@ -18,7 +18,7 @@ demo: $(STAMP)
 
 # Two processes with a thread each: more threads than cores wait for one another.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Other people's programs, to load our files with: refiners (without its dependencies, which would replace torch), and
 # stable-diffusion.cpp, which takes seven minutes and a C++ compiler unless SD_CLI names a built one.
