@@ -78,7 +78,7 @@ def test_set_takes_toml_and_bare_words(text: str, key: str, value: object) -> No
         ("lr", ["optimizer.learning_rate"]),
         ("network_dim", ["lora.rank"]),
         ("lroa.alpha", ["lora.alpha"]),
-        ("precision", ["train.precision", "save.precision"]),
+        ("precision", ["train.precision", "save.precision", "curation.precision"]),
         ("zzzz", []),
     ],
 )
