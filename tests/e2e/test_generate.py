@@ -181,6 +181,19 @@ def test_a_run_folder_stands_for_its_final_file_and_its_settings(tmp_path: Path,
     assert read_record(made.pictures[0])["loras"][0]["file"] == "luca-ema.safetensors"
 
 
+def test_a_file_in_a_run_folder_is_drawn_with_the_settings_of_its_run(tmp_path: Path, lora: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "settings.toml").write_text('[model]\nbase = "bundled"\n[sample]\nguidance = 3.0\nsampler = "ddim"\n')
+    (run / "best.safetensors").write_bytes(lora.read_bytes())
+    asked: dict[str, Any] = {"prompt": "a corgi", **QUICK, "base": None}
+
+    made = generate(out=tmp_path / "out", loras=[run / "best.safetensors"], **asked)
+
+    record = read_record(made.pictures[0])
+    assert (record["guidance"], record["sampler"]) == (3.0, "ddim")
+
+
 def test_the_strength_is_told_from_the_file_name(tmp_path: Path) -> None:
     assert wanted("a.safetensors:0.8") == wanted("a.safetensors:.80")
     assert (wanted("a.safetensors:0.8").path, wanted("a.safetensors:-1").strength) == (Path("a.safetensors"), -1.0)

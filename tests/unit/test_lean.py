@@ -229,10 +229,10 @@ def step_on_meta(spec: UNetSpec, policy: Recompute, resolution: int) -> tuple[fl
     return reading.peak / 2**30, reading.flops / 1e12
 
 
-def test_a_step_of_sdxl_computes_what_is_needed_and_keeps_half_of_what_others_do() -> None:
+def test_a_step_of_sdxl_computes_what_is_needed_and_keeps_two_thirds_of_what_autograd_does() -> None:
     peak, operations = step_on_meta(SDXL, "keep", 1024)
 
-    assert peak < 3.7  # diffusers under autocast: 6.80
+    assert peak < 3.7  # the plain network: 5.28
     assert operations == pytest.approx(0.055 + 11.894 + 2.631, rel=0.005)  # forward, input gradients, LoRA: no more
 
 
@@ -246,5 +246,5 @@ def test_a_step_of_sdxl_fits_where_it_is_computed_twice(policy: Recompute, most:
 def test_a_step_of_sd15_computes_what_is_needed() -> None:
     peak, operations = step_on_meta(SD15, "keep", 512)
 
-    assert peak < 0.55  # diffusers under autocast: 1.04
+    assert peak < 0.55  # the plain network: 0.78
     assert operations == pytest.approx(0.003 + 1.356 + 0.429, rel=0.005)

@@ -63,6 +63,8 @@ def test_full_training_counts_every_weight_that_learns(pictures: Path) -> None:
 
     assert whole.learns == 3 * whole.base  # itself, and two moments of AdamW; beside the float32 network
     assert whole.step > whole.base  # its gradients
+    rounded = need_of(prepared(pictures, "train.mode=full", "train.precision=bf16"))
+    assert rounded.learns == 4 * whole.base  # float32 weights and gradients, two moments; beside the network in bf16
 
 
 def test_what_is_advised_needs_less_and_the_cheapest_comes_first(pictures: Path) -> None:

@@ -490,12 +490,12 @@ class TrainConfig(Section):
 
     path: Literal["auto", "lean", "plain"] = "auto"
     """How the network is computed: `plain` as it reads in `models/`, or `lean`, with gradients derived by hand for a
-    frozen base, which keep half as much. The numbers agree to 1e-5. `auto` is lean wherever the base is frozen."""
+    frozen base, which keep two thirds as much. The numbers agree to 1e-5. `auto` is lean wherever the base is frozen."""
 
     recompute: Literal["auto", "keep", "ff", "qkv+ff", "block"] = "auto"
     """Lean path: what is computed twice rather than kept. Nothing (`keep`), the inside of feed-forward layers (`ff`:
-    half the memory, an eighth more time), attention's inputs too (`qkv+ff`), or whole blocks (`block`: least memory,
-    a third more time). `auto` is block with `train.checkpointing` and keep without it."""
+    three fifths of it, an eighth more to compute), attention's inputs too (`qkv+ff`), or whole blocks (`block`: an
+    eighth of it, a third more). `auto` is block with `train.checkpointing` and keep without it."""
 
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Also keep a running mean of what learns with this decay, e.g. 0.9999. In the first steps it forgets faster."""

@@ -27,8 +27,9 @@ class Wanted:
 
     @property
     def run_settings(self) -> Path | None:
-        """The settings of the run, where a run folder was named."""
-        file = self.path / SETTINGS_FILE
+        """The settings of the run, where a run folder was named, or one of the files in it."""
+        folder = self.path.parent if self.path.is_file() else self.path
+        file = folder / SETTINGS_FILE
         return file if file.is_file() else None
 
 

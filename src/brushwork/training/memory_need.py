@@ -56,7 +56,7 @@ class Need:
         """What is more than nothing, with its name."""
         named = [
             ("weights of the base", self.base),
-            ("text encoders", self.text),
+            ("text encoders, without a step of theirs", self.text),
             ("what learns, with the optimizer", self.learns),
             ("one step at its peak", self.step),
         ]
@@ -95,7 +95,8 @@ def need_of(preparation: Preparation, settings: Settings | None = None) -> Need:
         train=settings.train,
         lora=settings.lora,
     )
-    gradient = 4  # in what the step keeps
+    rounded = settings.train.mode == "full" and preparation.dtype != torch.float32
+    gradient = 0 if rounded else 4  # what the step keeps: all of it, or that of the rounded copies beside it
     return Need(
         base=base.parts["unet"].num_parameters() * itemsize,
         text=text,
