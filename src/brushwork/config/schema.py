@@ -490,7 +490,7 @@ class TrainConfig(Section):
 
     path: Literal["auto", "lean", "plain"] = "auto"
     """How the network is computed: `plain` as it reads in `models/`, or `lean`, with gradients derived by hand for a
-    frozen base, which keep two thirds as much. The numbers agree to 1e-5. `auto` is lean wherever the base is frozen."""
+    frozen base, which keep two thirds as much. The numbers agree to 1e-5. `auto` is lean where the base is frozen."""
 
     recompute: Literal["auto", "keep", "ff", "qkv+ff", "block"] = "auto"
     """Lean path: what is computed twice rather than kept. Nothing (`keep`), the inside of feed-forward layers (`ff`:
