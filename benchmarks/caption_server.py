@@ -121,15 +121,16 @@ class CaptionServer:
                     outer.most_at_once = max(outer.most_at_once, outer._at_once)
                 try:
                     if outer.key is not None and self.headers.get("Authorization") != f"Bearer {outer.key}":
-                        self._send(Says("Incorrect API key provided", status=401))
+                        says = Says("Incorrect API key provided", status=401)
                     else:
-                        self._send(outer.answer(number, body))
-                finally:
+                        says = outer.answer(number, body)
+                    time.sleep(says.delay)
+                finally:  # before the answer goes out: who has it may ask the next thing at once
                     with outer._lock:
                         outer._at_once -= 1
+                self._send(says)
 
             def _send(self, says: Says) -> None:
-                time.sleep(says.delay)
                 content = says.content()
                 try:
                     self.send_response(says.status)

@@ -1,6 +1,7 @@
 """Captioning a folder: what has words keeps them, what has none gets some, and nothing is lost by a kill."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -303,7 +304,13 @@ def test_another_profile_is_another_run_and_not_the_end_of_the_killed_one(photos
 
 
 def test_a_server_captions_a_folder_with_many_requests_at_once(photos: Path) -> None:
-    with CaptionServer(lambda number, body: Says(f"answer {number}", delay=0.05)) as fake:
+    three = threading.Barrier(3, timeout=60)  # nobody gets an answer before three have asked
+
+    def answer(number: int, body: dict[str, Any]) -> Says:
+        three.wait()
+        return Says(f"answer {number}")
+
+    with CaptionServer(answer) as fake:
         done = caption(photos, profile=PROFILE, endpoints=[fake.url])
 
     assert set(done.written) == {"a.png", "c.png", "sub/b.png"}
