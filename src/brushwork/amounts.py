@@ -1,6 +1,11 @@
 """Amounts as people read them."""
 
 
+def number_of(count: int, noun: str) -> str:
+    """`1 picture`, `0 pictures`, `12 pictures`"""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def bytes_in_words(num_bytes: float) -> str:
     """`1.5 GiB`, `12 bytes`"""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

@@ -5,6 +5,7 @@ Without torchrun there is one process, and nothing here does anything.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -126,8 +127,9 @@ def _together(talk: Callable[[], object]) -> None:
     try:
         talk()
     except RuntimeError as error:
+        said = re.sub(r"^\[\S+\] ", "", str(error)).partition("\n")[0].split(". ")[0].rstrip(".")
         raise UserError(
-            f"another process of this run is gone: killed, or its machine is out of reach ({error}).",
+            f"another process of this run is gone: killed, or its machine is out of reach ({said}).",
             fix="look at what it said; the same command goes on from the last saved state",
         ) from error
 

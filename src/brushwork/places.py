@@ -2,10 +2,14 @@
 
 import os
 import sys
+import time
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 from brushwork.errors import UserError
+
+DAY = 86_400.0
 
 CACHE_VARIABLE = "BRUSHWORK_CACHE"
 """Environment variable that names another cache folder."""
@@ -24,6 +28,14 @@ def user_cache_folder() -> Path:
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "brushwork" / "cache"
     return Path.home() / ".cache" / "brushwork"
+
+
+def note_use(file: Path) -> None:
+    """Set the time of a file of the cache that was not used for a day, so that pruning can tell; access times are
+    switched off on many disks. A cache that may only be read is used without."""
+    with suppress(OSError):
+        if file.stat().st_mtime < time.time() - DAY:
+            os.utime(file)
 
 
 def packaged(name: str) -> Path:

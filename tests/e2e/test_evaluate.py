@@ -14,6 +14,7 @@ from rich.console import Console
 import brushwork.evaluation.drawing as drawing
 from brushwork.cli.app import main
 from brushwork.cli.evaluating import evaluator
+from brushwork.distributed import joined
 from brushwork.errors import UserError
 from brushwork.evaluation.run import Evaluated, evaluate
 from brushwork.film.frames import draw_folder
@@ -280,6 +281,25 @@ def test_a_run_evaluates_its_files_while_it_trains_as_it_would_be_done_afterward
         for each in (run, plain)
     ]
     assert losses[0] == losses[1]
+
+
+def name_early(rank: int, file: Path) -> str:
+    """The second process looks for the file before the first has written all of it."""
+    import brushwork.evaluation.during as during
+
+    def too_early(file: Path) -> None:
+        raise UserError(f"{file} is damaged")
+
+    if rank == 1:
+        during.named_candidate = too_early  # type: ignore[assignment]
+    with joined() as group:
+        return during._named_by_first(file, group).name
+
+
+def test_the_process_that_writes_a_file_names_it_for_all(film: Path) -> None:
+    assert together(name_early, film / "loras" / "luca-0.safetensors") == ["luca-0", "luca-0"]
+    errors = together(name_early, film / "loras" / "missing.safetensors")
+    assert sorted(type(error).__name__ for error in errors) == ["SystemExit", "UserError"]
 
 
 def test_an_evaluation_that_fails_does_not_end_the_run(

@@ -20,8 +20,8 @@ from brushwork.cache.store import Store
 from brushwork.config.schema import TrainConfig
 from brushwork.distributed import Group, joined
 from brushwork.errors import UserError
-from brushwork.film.frames import draw_folder
 from brushwork.generation.generate import generate
+from brushwork.training import validation
 from brushwork.training.cache_ahead import build_cache
 from brushwork.training.checkpoint import read_state
 from brushwork.training.processes import refuse_idle_processes, refuse_other_states
@@ -42,14 +42,6 @@ QUICK = {
     "validation.data": "0.2",
     "sample.steps": "1",
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("film") / "pictures"
-    draw_folder(folder, count=9, size=64, seed=5)  # 7 to learn from, so 4 batches: 3 in a step and then 1
-    (folder.parent / "prompts.txt").write_text("a red fox\na blue house\na green bird\n")
-    return folder
 
 
 def learn(rank: int, data: Path, out: Path, **changes: str) -> RunResult:
@@ -119,6 +111,37 @@ def test_what_one_is_told_all_do_and_another_number_of_processes_goes_on(
 
     assert resume(tmp_path / "run", console=Console(file=StringIO())).finished
     assert_same_run(tmp_path / "run", alone)
+
+
+def learn_beside_a_full_card(rank: int, data: Path, out: Path) -> RunResult:
+    """Memory runs out once in rank 1 alone, while it measures what was held out."""
+    plain, failures = validation.loss_per_picture, iter([torch.OutOfMemoryError("CUDA out of memory")])
+
+    def losses(*arguments: Any, **more: Any) -> Any:
+        if rank == 1 and (failure := next(failures, None)) is not None:
+            raise failure
+        return plain(*arguments, **more)
+
+    validation.loss_per_picture = losses
+    try:
+        return learn(rank, data, out, sample__prompts="off")
+    finally:
+        validation.loss_per_picture = plain
+
+
+def test_where_one_cannot_measure_nobody_does_and_all_go_on_together(data: Path, alone: Path, tmp_path: Path) -> None:
+    results = together(learn_beside_a_full_card, data, tmp_path / "run")
+
+    assert [result.finished for result in results] == [True, True]
+    found, expected = rows(tmp_path / "run"), rows(alone)
+    measured = [[row["held_out_loss"] for row in run if "held_out_loss" in row] for run in (found, expected)]
+    assert measured[0] == [None, *(pytest.approx(loss, rel=1e-5) for loss in measured[1][1:])]
+    for key in ("loss", "train_part_loss"):
+        assert [row.get(key, 0.0) for row in found] == pytest.approx(
+            [row.get(key, 0.0) for row in expected], rel=1e-5
+        )
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("was not measured: CUDA out of memory. Training goes on.") == 1
 
 
 def fill(rank: int, data: Path, cache: Path) -> int:

@@ -15,7 +15,6 @@ import quick_runs
 from brushwork.config.load import resolve
 from brushwork.distributed import Group, current, joined
 from brushwork.errors import UserError
-from brushwork.film.frames import draw_folder
 from brushwork.models.spec import SDXL
 from brushwork.models.unet import UNet
 from brushwork.models.weights import open_base
@@ -45,14 +44,6 @@ QUICK = {
     "sample.sampler": "ddim",
     "save.precision": "fp32",
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("film") / "pictures"
-    draw_folder(folder, count=9, size=64, seed=5)  # 7 to learn from, so 4 batches: 3 in a step and then 1
-    (folder.parent / "prompts.txt").write_text("a red fox\na blue house\na green bird\n")
-    return folder
 
 
 def learn(rank: int, data: Path, out: Path, **changes: str) -> RunResult:

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from brushwork import __version__
 from brushwork.cache.store import Store
 from brushwork.cli import errors
 from brushwork.cli.app import app, main
-from brushwork.cli.train import describe
+from brushwork.cli.train import describe, next_command
 from brushwork.config.load import recipe_names, resolve, to_toml
 from brushwork.errors import UserError
 from brushwork.lora.files import read_adapter, write_adapter
@@ -188,14 +190,42 @@ def test_what_the_system_refuses_is_told_with_its_place_and_no_traceback(
 
 
 def test_a_run_without_a_step_is_json_that_every_program_reads(tmp_path: Path) -> None:
-    stopped = RunResult(
-        tmp_path, 0, 60, float("nan"), ended=None, adapter=None, curve=tmp_path / "loss.png", samples=None
-    )
+    stopped = replace(ended(tmp_path), step=0, smoothed_loss=float("nan"), adapter=None)
 
     text = json.dumps(describe(stopped), allow_nan=False)
 
     assert json.loads(text)["smoothed_loss"] is None
     assert json.loads(text)["curve"] is None
+
+
+def ended(run: Path) -> RunResult:
+    """A run with all its steps done."""
+    return RunResult(
+        run,
+        step=60,
+        total_steps=60,
+        smoothed_loss=0.1,
+        ended=None,
+        adapter=run / "fox.safetensors",
+        curve=run / "loss.png",
+        samples=None,
+        mode="lora",
+        num_held_out=3,
+    )
+
+
+def test_a_run_that_has_ended_names_what_finds_its_best_file(tmp_path: Path) -> None:
+    result = ended(tmp_path)
+
+    assert str(next_command(result)).startswith(f"brushwork evaluate {tmp_path}, ")
+    few = str(next_command(replace(result, num_held_out=2)))  # evaluate would refuse so few
+    assert few.startswith(f"brushwork evaluate {tmp_path} --references DIR, ")
+    whole = f"brushwork generate --base {result.adapter} --prompt TEXT --out DIR"
+    assert next_command(replace(result, mode="full")) == whole
+    report = tmp_path / "evaluation" / "report.json"
+    report.parent.mkdir()
+    report.write_text('{"candidates": [{"name": "fox", "also": []}]}')
+    assert next_command(result) is None
 
 
 def test_a_reader_that_goes_away_is_no_fault() -> None:
@@ -440,3 +470,35 @@ def test_cache_verify_names_a_damaged_entry_and_prune_removes_it(tmp_path: Path,
     assert json.loads(brushwork("cache", "prune", *where, "--json")[1])["removed"] == 0
     assert json.loads(brushwork("cache", "prune", *where, "--days", "0", "--json")[1])["removed"] == 2
     assert list(store.keys()) == []
+
+
+def test_pruning_takes_what_pictures_were_remembered_by_and_nothing_of_another_name(
+    tmp_path: Path, brushwork: Any
+) -> None:
+    name = "ab" * 16
+    remembered = [
+        f"embeddings/{name}/{name}.safetensors",
+        f"measures/{name}.jsonl",
+        f"thumbnails/ab/{name}{name}.jpg",
+        f"datasets/{name}.jsonl",
+    ]
+    others = [
+        f"datasets/hub-{name}.json",
+        f"fingerprints/{name}{name}",
+        "datasets/photos/fox.jpg",
+        "thumbnails/ab/fox.jpg.partial",
+        f"embeddings/{name}/{'cd' * 16}.safetensors",  # used today
+    ]
+    for file in (*remembered, *others):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"12345")
+    for file in (*remembered, *others[:-1]):
+        os.utime(tmp_path / file, (0, 0))
+
+    code, told, _ = brushwork("cache", "prune", "--folder", str(tmp_path))
+
+    counts = "1 of embeddings, 1 of measures, 1 of thumbnails, 1 of datasets"
+    assert (code, told) == (0, f"{tmp_path}: removed {counts}; 20 bytes\n")
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(others)
+    assert brushwork("cache", "prune", "--folder", str(tmp_path))[1] == f"{tmp_path}: removed nothing; 0 bytes\n"

@@ -5,6 +5,12 @@ import pytest
 from brushwork.config.load import resolve
 from brushwork.training.batches import Budget
 from brushwork.training.due import Due, due_after
+from brushwork.training.space import count_files
+
+NOTHING = ("save.every_epochs=off", "validation.every_epochs=off", "sample.every_epochs=off")
+BUDGET = Budget(
+    sizes=((64, 64),) * 4, repeats=(1,) * 4, batch_size=1, accumulation=1, epochs=3, max_steps=None, seed=0
+)
 
 
 def due(
@@ -15,12 +21,8 @@ def due(
     save_state: bool = False,
 ) -> Due:
     """After so many steps of a run of 3 epochs with 4 steps each."""
-    given = ["save.every_epochs=off", "validation.every_epochs=off", "sample.every_epochs=off", *overrides]
-    budget = Budget(
-        sizes=((64, 64),) * 4, repeats=(1,) * 4, batch_size=1, accumulation=1, epochs=3, max_steps=None, seed=0
-    )
-    settings = resolve(overrides=given).settings
-    return due_after(done, settings, budget, evaluates=evaluates, requests=requests, save_state=save_state)
+    settings = resolve(overrides=[*NOTHING, *overrides]).settings
+    return due_after(done, settings, BUDGET, evaluates=evaluates, requests=requests, save_state=save_state)
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,24 @@ def test_an_evaluation_has_a_file_to_draw_with_whatever_the_interval_of_the_file
         12: Due(final_file=True, state=True, validate=True, evaluate=True),
     }
     assert due(4, evaluates=True) == Due(), "evaluation is off by default"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_files"),
+    [
+        (["save.every_epochs=1"], 4),
+        (["save.every_epochs=2", "save.every_steps=5"], 5),
+        (["evaluation.every_epochs=1"], 4),
+        (["evaluation.every_epochs=1", "save.every_epochs=2"], 4),
+        (["evaluation.every_epochs=1", "train.ema_decay=0.9"], 8),
+        (["save.every_steps=1", "save.keep_last=3"], 6),  # a new one is there before the oldest goes
+    ],
+)
+def test_the_disk_is_asked_for_room_for_every_file_that_comes(overrides: list[str], num_files: int) -> None:
+    settings = resolve(overrides=[*NOTHING, *overrides]).settings
+    after = [due(done, *overrides, evaluates=True) for done in range(1, 13)]
+    written = sum(file is not None for each in after for file in (each.epoch_file, each.step_file))
+
+    assert count_files(settings, BUDGET) == num_files
+    if settings.save.keep_last is None and settings.train.ema_decay is None:
+        assert num_files == written + 2  # the last, and the one with the lowest loss

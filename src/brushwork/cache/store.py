@@ -28,10 +28,8 @@ from torch import Tensor
 
 from brushwork.atomic import PARTIAL_SUFFIX, write_bytes
 from brushwork.cache.fingerprint import SCHEMA
-from brushwork.places import user_cache_folder
+from brushwork.places import DAY, note_use, user_cache_folder
 from brushwork.progress import Progress
-
-DAY = 86_400.0
 
 _LABEL = "brushwork"
 
@@ -84,7 +82,7 @@ class Store:
         except FileNotFoundError as error:
             raise KeyError(key) from error
         tensors = _unpack(key, data)[0]
-        _note_use(path)
+        note_use(path)
         return tensors
 
     def about(self, key: str) -> dict[str, Any]:
@@ -143,7 +141,7 @@ class Store:
     def prune(self, *, unused_days: float = 0.0, keep: Collection[str] = ()) -> Removed:
         """Remove entries that nothing has read for so many days, all of them with 0, except those to `keep`.
 
-        A read sets the file's time (at most once a day): access times are switched off on many disks.
+        A read sets the file's time, at most once a day.
         """
         limit = time.time() - unused_days * DAY
         entries = num_bytes = 0
@@ -163,13 +161,6 @@ class Store:
             with suppress(FileNotFoundError):
                 if partial.stat().st_mtime < time.time() - DAY:
                     partial.unlink()
-
-
-def _note_use(path: Path) -> None:
-    """Set the time of an entry that was not used today; a cache that may only be read is used without."""
-    with suppress(OSError):
-        if path.stat().st_mtime < time.time() - DAY:
-            os.utime(path)
 
 
 def _pack(key: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:

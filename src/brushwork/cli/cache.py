@@ -77,17 +77,21 @@ def prune(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove entries that no run has read for some time. They are made again where they are needed.
+    """Remove what nothing has read for some time. It is made again where it is needed.
 
     Example: brushwork cache prune --days 7
     """
     from brushwork.amounts import bytes_in_words
+    from brushwork.cache.beside import prune_beside
     from brushwork.cache.store import Store, cache_folder
 
-    store = Store(cache_folder(folder))
-    removed = store.prune(unused_days=days)
+    whole = cache_folder(folder)
+    removed = {"entries": Store(whole).prune(unused_days=days), **prune_beside(whole, unused_days=days)}
+    num_bytes = sum(each.num_bytes for each in removed.values())
+    counts = {kind: each.entries for kind, each in removed.items()}
     if as_json:
-        record = {"folder": str(store.folder), "removed": removed.entries, "bytes": removed.num_bytes}
-        typer.echo(json.dumps(record))
+        total = sum(counts.values())
+        typer.echo(json.dumps({"folder": str(whole), "removed": total, "bytes": num_bytes, "files": counts}))
         return
-    typer.echo(f"{store.folder}: removed {removed.entries} entries, {bytes_in_words(removed.num_bytes)}")
+    told = ", ".join(f"{count} of {kind}" for kind, count in counts.items() if count) or "nothing"
+    typer.echo(f"{whole}: removed {told}; {bytes_in_words(num_bytes)}")

@@ -62,6 +62,7 @@ def generate(
 
     Example: brushwork generate --base sdxl.safetensors --lora runs/corgi:0.8 --prompt "a corgi" --out pictures
     """
+    from brushwork.amounts import number_of
     from brushwork.generation.generate import generate as run
 
     result = run(
@@ -87,8 +88,9 @@ def generate(
     if as_json:
         typer.echo(json.dumps(describe(result)))
         return
+    pictures = number_of(len(result.pictures), "picture")
     kept = f", {result.num_kept} of them from before" if result.num_kept else ""
-    typer.echo(f"{result.folder}: {len(result.pictures)} pictures{kept}, with their prompts and parameters")
+    typer.echo(f"{result.folder}: {pictures}{kept}, with prompts and parameters")
     typer.echo(f"  contact sheet: {result.contact_sheet}")
 
 

@@ -49,6 +49,7 @@ def prepare(
     """
     from rich.console import Console
 
+    from brushwork.amounts import number_of
     from brushwork.config.load import resolve
     from brushwork.data.folder import Dataset
     from brushwork.data.writing import prepare_set
@@ -82,8 +83,9 @@ def prepare(
         return
     for note in prepared.notes:
         typer.echo(f"note: {note}")
+    pictures = number_of(prepared.num_pictures, "picture")
     compared = ", read again and found the same" if validate else ""
-    typer.echo(f"{out}: {prepared.num_pictures} pictures = {prepared.num_captions} captions{compared}")
+    typer.echo(f"{out}: {pictures} = {number_of(prepared.num_captions, 'caption')}{compared}")
     learned = prepared.num_pictures - prepared.held_out
     if heldout is not None:
         typer.echo(f"  {learned} in train/, {prepared.held_out} in heldout/: no scene is in both")

@@ -129,6 +129,22 @@ def say(result: "RunResult", *, as_json: bool) -> None:
     typer.echo(f"  curve: {result.curve}")
     if result.samples is not None:
         typer.echo(f"  pictures: {result.samples}")
+    if (what := next_command(result)) is not None:
+        typer.echo(f"  next: {what}")
+
+
+def next_command(result: "RunResult") -> str | None:
+    """What finds out which file of a run that has ended is the good one; None where its pictures were judged."""
+    from brushwork.evaluation.during import judged_files
+    from brushwork.evaluation.subjects import FEWEST
+
+    if result.mode == "full":  # whole bases, which nothing compares
+        return f"brushwork generate --base {result.adapter} --prompt TEXT --out DIR"
+    if judged_files(result.folder):
+        return None
+    if result.num_held_out >= FEWEST:
+        return f"brushwork evaluate {result.folder}, to find the best of its files"
+    return f"brushwork evaluate {result.folder} --references DIR, with pictures of it that were not trained on"
 
 
 def describe(result: "RunResult") -> dict[str, object]:

@@ -21,6 +21,7 @@ import PIL
 from brushwork.data.picture import UNREADABLE, BadPictureError, open_rgb
 from brushwork.data.source import Source
 from brushwork.errors import UserError
+from brushwork.places import note_use
 from brushwork.progress import Progress
 from brushwork.records import Row, read_rows, write_rows
 
@@ -148,6 +149,7 @@ class _Index:
             return {}
         try:
             rows = read_rows(self.path)
+            note_use(self.path)
             if not rows or rows[0] != self.header:
                 return {}
             return {

@@ -119,10 +119,9 @@ def draw_with(
     interrupted: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Draw what is missing of one candidate with a model that is there already; -> whether all is there."""
-    mine = [batch for batch in group.share(_batches(studio)) if _lacks(studio, candidate, batch)]
     problem = None
     try:
-        for batch in mine:
+        for batch in [each for each in group.share(_batches(studio)) if _lacks(studio, candidate, each)]:
             for _ in _draw_batch(pipeline, studio, candidate, batch):
                 if interrupted():
                     break

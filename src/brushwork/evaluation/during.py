@@ -61,7 +61,7 @@ class During:
         interrupted: Callable[[], bool],
     ) -> bool:
         """Draw with a file that was just written, or with the base; -> whether all of it is there."""
-        candidate = Candidate(BASE) if file is None else group.from_first(named_candidate(file))
+        candidate = Candidate(BASE) if file is None else _named_by_first(file, group)
         return draw_with(pipeline, self._studio(run), candidate, group=group, interrupted=interrupted)
 
     def judge(self, run: Path, console: Console) -> Evaluated:
@@ -90,6 +90,20 @@ class During:
             cells=self.cells,
             batch_size=self.settings.evaluation.batch_size,
         )
+
+
+def _named_by_first(file: Path, group: Group) -> Candidate:
+    """The file as the first process names it, which wrote it: where the others look, it may not be whole yet."""
+    named, problem = None, ""
+    if group.is_first:
+        try:
+            named = named_candidate(file)
+        except (UserError, OSError) as error:
+            problem = str(error)
+    named, problem = group.from_first((named, problem))
+    if named is None:
+        raise UserError(problem)
+    return named
 
 
 def judged_files(run: Path) -> Sequence[str]:

@@ -20,7 +20,7 @@ from PIL import Image
 from brushwork.atomic import PARTIAL_SUFFIX
 from brushwork.data.picture import open_rgb
 from brushwork.data.source import Source
-from brushwork.places import user_cache_folder
+from brushwork.places import note_use, user_cache_folder
 
 SIDES = {"thumb": 320, "screen": 1600, "full": None}
 """The longest side of each kind, in pixels."""
@@ -54,6 +54,7 @@ class Renderings:
         with suppress(OSError):
             data = file.read_bytes()
             if data.endswith(JPEG_END):
+                note_use(file)
                 return data
         with self._at_once:
             data = self._made(source, kind)

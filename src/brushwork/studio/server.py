@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brushwork.amounts import number_of
 from brushwork.config.schema import DataConfig
 from brushwork.data.reviews import review_file
 from brushwork.errors import UserError
@@ -124,9 +125,8 @@ def _address(listener: socket.socket, token: str) -> str:
 
 
 def _count(reviewed: ReviewSet) -> str:
-    count = len(reviewed.frames)
-    beside = f", {len(reviewed.references)} references" if reviewed.references else ""
-    return f"{count} picture{'' if count == 1 else 's'}{beside}"
+    beside = f", {number_of(len(reviewed.references), 'reference')}" if reviewed.references else ""
+    return number_of(len(reviewed.frames), "picture") + beside
 
 
 def _open(server: Any, address: str, say: Say) -> None:

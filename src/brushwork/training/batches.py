@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 
 import torch
 
+from brushwork.amounts import number_of
 from brushwork.errors import UserError
 from brushwork.runtime import generator
 
@@ -109,7 +110,7 @@ def _sum_of_repeats(repeats: Sequence[int]) -> str:
     counts: dict[int, int] = defaultdict(int)
     for times in repeats:
         counts[times] += 1
-    return " + ".join(f"{count} pictures x {times}" for times, count in sorted(counts.items()))
+    return " + ".join(f"{number_of(count, 'picture')} x {times}" for times, count in sorted(counts.items()))
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from brushwork.amounts import number_of
 from brushwork.cache.store import Store, cache_folder
 from brushwork.config.load import resolve
 from brushwork.distributed import current, joined, voice
@@ -28,8 +29,12 @@ class CacheBuilt:
     def __str__(self) -> str:
         if not self.finished:
             return f"{self.folder}: stopped; the same command goes on"
-        text = f"and {self.num_captions} captions" if self.num_captions else "(captions are encoded in each step)"
-        return f"{self.folder}: {self.num_pictures} pictures {text} are ready"
+        text = (
+            f"and {number_of(self.num_captions, 'caption')}"
+            if self.num_captions
+            else "(captions are encoded in each step)"
+        )
+        return f"{self.folder}: {number_of(self.num_pictures, 'picture')} {text} are ready"
 
     def record(self) -> dict[str, Any]:
         """The result as plain values."""

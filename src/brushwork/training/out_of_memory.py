@@ -14,6 +14,7 @@ from torch import Tensor
 from brushwork.config.describe import fields as settings_fields
 from brushwork.config.describe import text_choices
 from brushwork.config.schema import Settings
+from brushwork.distributed import Group
 from brushwork.errors import UserError
 
 WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
@@ -46,6 +47,24 @@ def noticing() -> Iterator[None]:
         said = (str(error).splitlines() or [""])[0] or type(error).__name__
     if said is not None:
         raise MemoryRanOutError(said)
+
+
+def total_while_memory_lasts(own: Callable[[], float], group: Group) -> float:
+    """The sum of what each process computes by itself, the same bits in each.
+
+    Raises:
+        MemoryRanOutError: in all of them, where memory ran out in any: none waits for one that is already elsewhere.
+    """
+    number, said = 0.0, None
+    try:
+        with noticing():
+            number = own()
+    except MemoryRanOutError as error:
+        said = str(error)
+    failed = [each for each in group.gathered(said) if each is not None]
+    if failed:
+        raise MemoryRanOutError(failed[0])
+    return group.total(number)
 
 
 def part_of(batch: Any, where: slice) -> Any:

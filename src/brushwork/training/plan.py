@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from brushwork.amounts import bytes_in_words
+from brushwork.amounts import bytes_in_words, number_of
 from brushwork.cache.store import cache_folder
 from brushwork.config.schema import Settings
 from brushwork.data.buckets import sizes_in_words
@@ -83,7 +83,7 @@ def _data_lines(preparation: Preparation) -> LINES:
         *_view_lines(preparation),
     ]
     if preparation.held_out:
-        lines.append(("held out", f"{len(preparation.held_out)} pictures, to measure on"))
+        lines.append(("held out", f"{number_of(len(preparation.held_out), 'picture')}, to measure on"))
     if dataset.quarantined:
         lines.append(("quarantined", f"{len(dataset.quarantined)} files cannot be used: see quarantine.jsonl"))
     if preparation.pictures:

@@ -60,6 +60,10 @@ class RunResult:
     """The finished file; None if the run was interrupted before its end."""
     curve: Path
     samples: Path | None
+    mode: str
+    """`lora`, or `full`, where the files are whole bases."""
+    num_held_out: int
+    """Pictures that were not trained on: references for an evaluation."""
 
     @property
     def finished(self) -> bool:
@@ -217,6 +221,8 @@ def _run(
         adapter=folder.final_file if position.is_over(total) else None,
         curve=folder.curve_file,
         samples=folder.samples if requests else None,
+        mode=settings.train.mode,
+        num_held_out=len(preparation.held_out),
     )
 
 

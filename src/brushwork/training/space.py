@@ -61,15 +61,15 @@ def _untrained_bytes(preparation: Preparation) -> int:
 def count_files(settings: Settings, budget: Budget) -> int:
     """How many files for others lie in the run folder at most."""
     kept = settings.save.keep_last
-    files = 0
-    for interval, count in (
-        (settings.save.every_epochs, budget.total_steps // budget.steps_per_epoch),
-        (settings.save.every_steps, budget.total_steps),
-    ):
-        if interval is not None:
-            files += min(count // interval, count if kept is None else kept + 1)
-    means = 0 if settings.train.ema_decay is None else files + 1
-    return files + 2 + means  # the last and the one with the lowest loss
+    before_last = budget.total_steps - 1  # after the last step the file is the final one
+    epochs = range(1, before_last // budget.steps_per_epoch + 1)
+    asked = (settings.save.every_epochs, settings.evaluation.every_epochs)  # an evaluation needs a file to draw with
+    by_epoch = sum(any(interval and epoch % interval == 0 for interval in asked) for epoch in epochs)
+    every_steps = settings.save.every_steps
+    by_step = 0 if every_steps is None else before_last // every_steps
+    files = sum(count if kept is None else min(count, kept + 1) for count in (by_epoch, by_step))
+    files += 2  # the last and the one with the lowest loss
+    return files if settings.train.ema_decay is None else 2 * files  # with its running mean beside each
 
 
 def bytes_per_weight(settings: Settings) -> float:

@@ -9,6 +9,7 @@ from brushwork.diffusion.noise import Noise
 from brushwork.distributed import Group
 from brushwork.runtime import generator
 from brushwork.training.feed import EncodesText, Feed
+from brushwork.training.out_of_memory import total_while_memory_lasts
 from brushwork.training.step import Draws, Network, Objective, loss_per_picture
 
 
@@ -30,26 +31,39 @@ def fixed_loss(
     Whatever the loss of the run is, so that runs can be compared. Each picture is shown at the middles of equal
     parts of the schedule, shifted by its own place among the others,
     so that many pictures cover the schedule finely.
+
+    Raises:
+        MemoryRanOutError: in all processes, where memory ran out in any of them: they stay in step.
     """
     plain = Objective(
         schedule=objective.schedule, prediction=objective.prediction, scaling_factor=objective.scaling_factor
     )
-    total = 0.0
     count = len(feed.examples)
-    for index in group.share(range(count)):
-        loaded = feed.read([index])
-        text = loaded.text if loaded.text is not None else encode(loaded.captions)
-        batch = loaded.with_text(text).to(device)
-        for level in range(num_timesteps):
-            draws = Draws(
-                timesteps=torch.tensor([stratified_timestep(objective, level, num_timesteps, index, count)]),
-                latent_noise=torch.randn(
-                    batch.mean.shape, generator=generator(seed, "held-out latent", index, level)
-                ),
-                noise=Noise(torch.randn(batch.mean.shape, generator=generator(seed, "held-out noise", index, level))),
-            )
-            total += loss_per_picture(network, batch, draws.to(device), plain, dtype=dtype).item()
-    return group.total(total) / (count * num_timesteps)
+
+    def own_losses() -> float:
+        total = 0.0
+        for index in group.share(range(count)):
+            loaded = feed.read([index])
+            text = loaded.text if loaded.text is not None else encode(loaded.captions)
+            batch = loaded.with_text(text).to(device)
+            for level in range(num_timesteps):
+                draws = _fixed_draws(objective, batch.mean.shape, (index, count), (level, num_timesteps), seed=seed)
+                total += loss_per_picture(network, batch, draws.to(device), plain, dtype=dtype).item()
+        return total
+
+    return total_while_memory_lasts(own_losses, group) / (count * num_timesteps)
+
+
+def _fixed_draws(
+    objective: Objective, shape: torch.Size, picture: tuple[int, int], level: tuple[int, int], *, seed: int
+) -> Draws:
+    """What is drawn for picture i of n at level l of m: the same at every measurement."""
+    place = (picture[0], level[0])
+    return Draws(
+        timesteps=torch.tensor([stratified_timestep(objective, *level, *picture)]),
+        latent_noise=torch.randn(shape, generator=generator(seed, "held-out latent", *place)),
+        noise=Noise(torch.randn(shape, generator=generator(seed, "held-out noise", *place))),
+    )
 
 
 def fixed_part(count: int, size: int, *, seed: int) -> list[int]:

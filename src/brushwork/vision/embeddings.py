@@ -27,6 +27,7 @@ from brushwork.data.scan import decoding_threads, in_order
 from brushwork.data.source import Source
 from brushwork.distributed import Group
 from brushwork.errors import UserError
+from brushwork.places import note_use
 from brushwork.progress import Progress
 from brushwork.tensor_file import read_tensors, write_tensors
 from brushwork.vision.encoder import Encoder, Prepared
@@ -138,6 +139,7 @@ class _Memory:
         for shard in self._shards:
             with suppress(UserError, KeyError, ValueError):
                 self.vectors.update(_read_shard(shard))
+                note_use(shard)
 
     def add(self, name: str, vector: Tensor) -> None:
         """Remember one more."""

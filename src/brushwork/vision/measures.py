@@ -22,6 +22,7 @@ import PIL
 
 from brushwork.data.picture import UNREADABLE, BadPictureError, open_rgb
 from brushwork.data.scan import Stamp, is_settled, stamp_of
+from brushwork.places import note_use
 from brushwork.progress import Progress
 from brushwork.records import Row
 from brushwork.vision import quality
@@ -185,6 +186,7 @@ class _Memory:
     def _lines(self) -> list[str]:
         if self.path is not None:
             with suppress(OSError, UnicodeDecodeError):
+                note_use(self.path)
                 return self.path.read_text(encoding="utf-8").split("\n")
         return []
 
