@@ -241,6 +241,8 @@ def _writing_lines(preparation: Preparation, folder: RunFolder, space: Space, nu
         often.append(f"every {save.every_epochs} epochs" if save.every_epochs > 1 else "every epoch")
     if save.every_steps is not None:
         often.append(f"every {save.every_steps} steps" if save.every_steps > 1 else "every step")
+    if preparation.settings.evaluation.every_epochs not in (None, save.every_epochs):
+        often.append("for each evaluation")
     kept = f", the last {save.keep_last} of each kind kept" if save.keep_last else ""
     full = preparation.settings.train.mode == "full"
     form = f"whole base models in {save.precision}" if full else f"adapters, {save.layout} layout in {save.precision}"
