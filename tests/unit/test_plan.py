@@ -96,7 +96,9 @@ def test_the_plan_says_what_becomes_of_captions(tmp_path: Path) -> None:
 def test_the_files_that_evaluations_need_are_told_and_counted(tmp_path: Path) -> None:
     told = shown(tmp_path, "train.epochs=3", "save.every_epochs=off", "evaluation.every_epochs=1")
 
-    assert "for each evaluation and at the end: up to 4 adapters" in told  # two, the last, and that of the lowest loss
+    assert (
+        "for each evaluation and at the end: up to 4 adapters" in told
+    )  # two, the last, and that of the lowest loss
 
 
 def shown(tmp_path: Path, *overrides: str) -> str:

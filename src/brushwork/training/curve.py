@@ -53,6 +53,7 @@ def _draw_steps(axes: "Axes", rows: Sequence[Row]) -> None:
 
 
 def _draw_measured(axes: "Axes", measured: dict[str, list[tuple[int, float]]]) -> None:
+    axes.margins(x=0.08, y=0.15)
     for key, points in measured.items():
         label, colour = MEASURED[key]
         axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, linewidth=1.5, label=label)
@@ -62,11 +63,16 @@ def _draw_measured(axes: "Axes", measured: dict[str, list[tuple[int, float]]]) -
             (step, loss),
             (0, -14),
             textcoords="offset points",
-            ha="center",
+            ha=_side(step, *axes.get_xlim()),
             color=colour,
             fontsize=8,
         )
     axes.set_ylabel("loss, always of the same noise")
-    axes.margins(x=0.08, y=0.15)
     axes.grid(color="#eeeeee")
-    axes.legend(loc="upper right", frameon=False)
+    axes.legend(loc="best", frameon=False)
+
+
+def _side(step: int, left: float, right: float) -> str:
+    """Which end of its words stands at a step, so that they do not run over the frame."""
+    place = (step - left) / (right - left)
+    return "left" if place < 0.2 else "right" if place > 0.8 else "center"
