@@ -35,10 +35,9 @@ def start_detached(words: Sequence[str], *, folder: Path) -> str:
     name = session_name(folder)
     server = [program, "-L", name]
     attach = f"tmux -L {name} attach"
-    dead = _run([*server, "list-panes", "-t", name, "-F", "#{pane_dead}"])
-    if dead.returncode == 0 and "0" in dead.stdout.split():
+    if (alive := _is_alive(server, name)) is True:
         raise UserError(f"a command is going on in tmux for {folder}.", fix=f"{attach}, or brushwork stop {folder}")
-    if dead.returncode == 0:  # what failed there before has been left to be read
+    if alive is False:  # what failed there before has been left to be read
         _run([*server, "kill-server"])
     begin = ["new-session", "-d", "-s", name, "-x", "160", "-y", "50", "-c", str(Path.cwd())]
     started = _run(
@@ -49,11 +48,31 @@ def start_detached(words: Sequence[str], *, folder: Path) -> str:
     return attach
 
 
+def going_on(folder: Path) -> str | None:
+    """What to type to look at the command that is going on in tmux for a folder; None where there is none."""
+    program, name = shutil.which("tmux"), session_name(folder)
+    if program is None or not _is_alive([program, "-L", name], name):
+        return None
+    return f"tmux -L {name} attach"
+
+
+def interrupt(folder: Path) -> None:
+    """Press Ctrl-C in the command that is going on in tmux for a folder."""
+    name = session_name(folder)
+    _run([shutil.which("tmux") or "tmux", "-L", name, "send-keys", "-t", name, "C-c"])
+
+
 def session_name(folder: Path) -> str:
     """A name that tmux takes and that no other folder has."""
     whole = str(folder.absolute())
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", folder.absolute().name)
     return f"brushwork-{plain}-{hashlib.sha256(whole.encode()).hexdigest()[:4]}"
+
+
+def _is_alive(server: Sequence[str], name: str) -> bool | None:
+    """Whether the command of a session is going on; None where there is no session."""
+    dead = _run([*server, "list-panes", "-t", name, "-F", "#{pane_dead}"])
+    return "0" in dead.stdout.split() if dead.returncode == 0 else None
 
 
 def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:

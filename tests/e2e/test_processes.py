@@ -251,7 +251,7 @@ def test_the_fix_for_idle_processes_keeps_the_pictures_of_a_step_where_it_can() 
     assert "--set train.batch_size=2 --set train.accumulation=4 " in str(caught.value.fix)
     with pytest.raises(UserError) as caught:
         refuse_idle_processes(TrainConfig(), Group(0, 4))
-    assert "(a step now sees 1 pictures, then 4)" in str(caught.value.fix)
+    assert "(a step now sees 1 picture, then 4)" in str(caught.value.fix)
 
 
 def test_torchrun_shows_an_error_once_and_the_first_process_speaks(data: Path, tmp_path: Path) -> None:

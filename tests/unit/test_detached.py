@@ -85,6 +85,34 @@ def test_what_failed_in_tmux_stays_to_be_read_and_does_not_stand_in_the_way(
     start_detached(["train"], folder=folder)
 
 
+@needs_tmux
+def test_a_run_that_is_still_being_made_ready_can_be_looked_at_and_stopped(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body = f'trap \'echo stopped > "{tmp_path}/end"; exit 130\' INT\necho ready > "{tmp_path}/said"\nread line'
+    monkeypatch.setattr(detached.sys, "executable", program(tmp_path / "python", body))
+    attach = start_detached(["train"], folder=folder)
+    wait_for(tmp_path / "said")
+
+    with pytest.raises(SystemExit) as ended:
+        main(["monitor", str(folder)])
+    assert ended.value.code == 1
+    told = capfd.readouterr().err
+    assert "is still being made ready" in told
+    assert attach in told
+
+    with pytest.raises(SystemExit) as ended:
+        main(["stop", str(folder)])
+    assert ended.value.code == 0
+    assert "was still being made ready" in capfd.readouterr().out
+    assert wait_for(tmp_path / "end") == "stopped\n"
+    for _ in range(200):
+        if detached.going_on(folder) is None:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the command in tmux goes on")
+
+
 def test_without_tmux_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detached.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="--detach needs tmux, which is not installed") as caught:

@@ -20,9 +20,14 @@ def monitor(
     """
     from rich.console import Console
 
+    from brushwork.detached import going_on
+    from brushwork.errors import UserError
+    from brushwork.run_files import is_run
     from brushwork.training.monitor import look, runs_in
     from brushwork.training.watching import shown, watch
 
+    if not is_run(run) and (attach := going_on(run)) is not None:
+        raise UserError(f"{run} is still being made ready.", fix=f"give it a moment; what it says: {attach}")
     runs = runs_in(run)
     console = Console(highlight=False)
     if as_json:

@@ -13,8 +13,14 @@ def stop(run: Run) -> None:
 
     Example: brushwork stop runs/corgi
     """
+    from brushwork.detached import going_on, interrupt
+    from brushwork.run_files import is_run
     from brushwork.training.requests import ask
 
+    if not is_run(run) and going_on(run):
+        interrupt(run)
+        typer.echo(f"{run} was still being made ready, with nothing learned yet; its command in tmux ends")
+        return
     ask(run, "stop")
     typer.echo(f"{run} stops after its step, with everything saved")
     typer.echo(f"  go on: brushwork resume {run}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from brushwork.amounts import number_of
 from brushwork.config.load import flatten
 from brushwork.config.schema import TrainConfig
 from brushwork.distributed import Group
@@ -25,7 +26,7 @@ def refuse_idle_processes(train: TrainConfig, group: Group) -> None:
     raise UserError(
         f"{group.size} processes share the batches of a step, and there are only {train.accumulation} "
         "(train.accumulation): some would have nothing to do.",
-        fix=f"{changed} (a step now sees {pictures} pictures, then {batch_size * group.size})",
+        fix=f"{changed} (a step now sees {number_of(pictures, 'picture')}, then {batch_size * group.size})",
     )
 
 
