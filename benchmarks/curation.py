@@ -56,6 +56,7 @@ FAULTS = {
     "bars": {"letterbox"},
     "subtitles": {"subtitles"},
     "low_contrast": {"dark", "flat"},
+    "dissolve": {"dissolve"},
 }
 """Reason -> what the film may have done to such a frame."""
 

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from brushwork.config.schema import CurationConfig
-from brushwork.curation.rules import Code, judge, usual_edge_width
+from brushwork.curation.rules import Code, dissolves, judge, usual_edge_width
 from brushwork.film.frames import draw_frame
 from brushwork.film.shots import draw_film
 from brushwork.progress import progress_bar
@@ -41,7 +41,7 @@ FAULTS: dict[str, tuple[Code, ...]] = {
     "letterbox": ("bars",),
     "subtitles": ("subtitles",),
     "occluded": (),
-    "dissolve": (),
+    "dissolve": ("dissolve",),
 }
 """What a film has done to a frame, and the reasons that are right for it."""
 
@@ -54,8 +54,12 @@ def faults_of(row: Row) -> set[str]:
 def judge_all(measured: Mapping[str, Measured], curation: CurationConfig) -> dict[str, set[Code]]:
     """The reasons that are given for each frame."""
     usual = usual_edge_width(measured.values())
+    mixed = dissolves(measured, curation)
     return {
-        name: {reason.code for reason in judge(found.quality, curation, usual_edge=usual)} if found.quality else set()
+        name: {reason.code for reason in judge(found.quality, curation, usual_edge=usual)}
+        | ({mixed[name].code} if name in mixed else set())
+        if found.quality
+        else set()
         for name, found in measured.items()
     }
 

@@ -35,6 +35,7 @@ EXTRAS = {
     "dashboard": ("optuna_dashboard", "watching a search in the browser"),
     "data": ("pyarrow", "reading parquet files and Hugging Face data sets"),
     "studio": ("nicegui", "the local page"),
+    "tags": ("onnxruntime", "captions by taggers"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "wandb": ("wandb", "curves in Weights & Biases"),
     "tracking": ("tensorboard wandb", "both of these"),

@@ -59,6 +59,7 @@ ONLY_IN = {
     "webdataset": set(),
     "datasets": set(),
     "nicegui": {"studio/page.py"},
+    "onnxruntime": {"captioning/tagger.py"},
     "uvicorn": {"studio/server.py"},
     "fastapi": {"studio/page.py", "studio/serving.py"},
     "tensorboard": {"training/trackers.py"},

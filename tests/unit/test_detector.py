@@ -1,6 +1,5 @@
 """Faces are found by a detector of transformers, and cut out as squares."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from transformers import YolosConfig, YolosForObjectDetection
 
 from brushwork.config.schema import EvaluationConfig
 from brushwork.errors import UserError
 from brushwork.evaluation.seeing import open_eyes, shown_file
 from brushwork.vision.detector import Box, Detector, cut_out, load_detector
+from tiny_detectors import write_detector
 
 CPU = torch.device("cpu")
 
@@ -23,31 +22,7 @@ def written(tmp_path: Path) -> Callable[..., Path]:
     """A tiny YOLOS in the layout that it is published in; `class_of` is the class that it sees everywhere."""
 
     def write(labels: dict[int, str], *, class_of: int = 0) -> Path:
-        torch.manual_seed(0)
-        config = YolosConfig(
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            image_size=[32, 32],
-            patch_size=8,
-            num_detection_tokens=3,
-            id2label=labels,
-            label2id={word: key for key, word in labels.items()},
-        )
-        model = YolosForObjectDetection(config)
-        last = model.class_labels_classifier.layers[-1]
-        with torch.no_grad():
-            last.weight.zero_()
-            last.bias.copy_(torch.eye(len(labels) + 1)[class_of] * 9)
-            boxes = model.bbox_predictor.layers[-1]
-            boxes.weight.zero_()
-            boxes.bias.copy_(torch.logit(torch.tensor([0.5, 0.25, 0.5, 0.25])))  # middle, width and height
-        folder = tmp_path / "detector"
-        model.save_pretrained(folder)
-        told = {"image_processor_type": "YolosImageProcessor", "size": {"shortest_edge": 32, "longest_edge": 64}}
-        (folder / "preprocessor_config.json").write_text(json.dumps(told))
-        return folder
+        return write_detector(tmp_path / "detector", labels, class_of=class_of)
 
     return write
 

@@ -18,7 +18,6 @@ from brushwork.data.reviews import REVIEW
 from brushwork.data.wording import shuffled
 from brushwork.errors import UserError, listed
 from brushwork.records import Row, read_rows
-from brushwork.runtime import derive_seed
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,15 @@ def edited(text: str, edit: Edit, *, data: DataConfig | None = None, name: str =
     data = data or DataConfig()
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     lines = text.removeprefix("\ufeff").splitlines(keepends=True)
-    draws = Random(derive_seed(edit.shuffle or 0, f"order of {name}"))
+    draws = None if edit.shuffle is None else _draws(edit.shuffle, name)
     return mark + "".join(_edited_line(line, edit, data, draws) for line in lines)
+
+
+def _draws(number: int, name: str) -> Random:
+    """What puts the tags of a file in their order."""
+    from brushwork.runtime import derive_seed  # imported late: no other edit needs torch
+
+    return Random(derive_seed(number, f"order of {name}"))
 
 
 def edit_captions(place: Path, edit: Edit, *, data: DataConfig, dry_run: bool = False) -> Edited:
@@ -147,14 +153,14 @@ def undo_last_edit(place: Path, *, data: DataConfig, dry_run: bool = False) -> E
     return Edited(root, changes, len(done), written=not dry_run)
 
 
-def _edited_line(line: str, edit: Edit, data: DataConfig, draws: Random) -> str:
+def _edited_line(line: str, edit: Edit, data: DataConfig, draws: Random | None) -> str:
     text = line.strip()
     if not text:
         return line
     new = _without_tags(text, edit.removed_tags, data.caption_separator)
     for old, replacement in edit.replacements:
         new = re.sub(_whole(old), replacement.replace("\\", r"\\"), new)
-    if edit.shuffle is not None:
+    if draws is not None:
         new = shuffled(new, data, draws)
     if edit.prefix and not new.startswith(edit.prefix.strip()):
         new = f"{edit.prefix.strip()} {new}".strip()

@@ -34,6 +34,7 @@ from brushwork.captioning.edits import editable_layout
 from brushwork.captioning.history import begin, end, history_file, mend
 from brushwork.captioning.profile import Profile, holds, read_profile
 from brushwork.captioning.report import check_and_report
+from brushwork.captioning.tagger import Tagger, is_tagger
 from brushwork.captioning.template import Composed, Count, compose, fitted, main_part, prompt, token_counter
 from brushwork.config.load import resolve
 from brushwork.config.schema import DataConfig, Settings
@@ -42,6 +43,7 @@ from brushwork.data.layout import Layout, PictureFile
 from brushwork.data.picture import BadPictureError
 from brushwork.distributed import Group, joined, voice
 from brushwork.errors import UserError, listed
+from brushwork.models.hub import locate
 from brushwork.progress import progress_bar
 from brushwork.records import append_row
 from brushwork.runtime import derive_seed, pick_device, pick_dtype
@@ -205,11 +207,15 @@ def _captioner(settings: Settings, model: str | None, endpoints: Sequence[str]) 
         from brushwork.captioning.server import Servers
 
         return Servers(endpoints, model, settings.captioning)
+    name = model or settings.captioning.model
+    folder = locate(name, "transformers", offline=settings.model.offline)
+    device = pick_device(settings.train.device)
+    if is_tagger(folder):
+        return Tagger(name, folder, settings.captioning, on_card=device.type == "cuda")
     from brushwork.captioning.local import load_model
 
-    device = pick_device(settings.train.device)
     return load_model(
-        model or settings.captioning.model,
+        name,
         device=device,
         dtype=pick_dtype(settings.train.precision, device),
         batch_size=settings.captioning.batch_size,

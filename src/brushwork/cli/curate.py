@@ -23,6 +23,14 @@ def curate(
     encoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="A folder of CLIP, SigLIP or DINOv2, a hub id, or bundled.")
     ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A DETR or YOLOS, which tells how much of whom is seen."),
+    ] = None,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=SHARE", help='Of those that --keep chooses: "a portrait=0.3". Several times.'),
+    ] = None,
     overrides: Overrides = None,
     offline: Offline = False,
     as_json: AsJson = False,
@@ -31,12 +39,18 @@ def curate(
     other why not. Nothing is deleted or moved: SET gets links, curation.jsonl and report.html.
 
     Example: brushwork curate frames --references mia --not others --out set --keep 400
+
+    Example: brushwork curate frames --references mia --out set --keep 400 --quota "a portrait=0.3"
+
+    Example: brushwork curate frames --references mia --out set --detector hustvl/yolos-small
     """
     from brushwork.curation.run import curate as run
 
     changed = [*(overrides or [])]
     changed += [] if keep is None else [f"curation.keep={keep}"]
     changed += [] if encoder is None else [f"curation.encoder={json.dumps(encoder)}"]
+    changed += [] if detector is None else [f"curation.detector={json.dumps(detector)}"]
+    changed += [f"curation.quotas={json.dumps(quota)}"] if quota else []
     done = run(frames, references=references, others=others, out=out, overrides=changed, offline=offline)
     if as_json:
         typer.echo(json.dumps(done.record()))

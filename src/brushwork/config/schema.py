@@ -751,6 +751,10 @@ class CurationConfig(Section):
     max_lettering: float = Field(0.27, ge=0, le=1)
     """Refuse as subtitled where thin bright strokes fill more than this share of a line in the lower part."""
 
+    max_dissolve: float = Field(0.85, ge=0, le=1)
+    """Refuse as a dissolve where a frame before it and one after it, laid over one another, explain more than this
+    share of what it differs from its neighbours; the names in their order are the order of time. 1 refuses none."""
+
     near_distance: float = Field(0.2, ge=0, le=0.5)
     """Frames whose hashes differ in at most this share of their bits are near-duplicates: the best one is kept."""
 
@@ -786,8 +790,23 @@ class CurationConfig(Section):
     takes next what is least like those that were taken (farthest point: the rare is in, and so is the odd)."""
 
     quotas: tuple[str, ...] = ()
-    """Shares of kinds of frames among those that `keep` chooses, each as words that the encoder compares with the
-    frames: `["a portrait=0.3", "a full body shot=0.4"]`. What is left over is chosen freely."""
+    """Shares of kinds of frames among those that `keep` chooses, each as words: `["a portrait=0.3", "a full body
+    shot=0.4"]`. A frame whose caption or name has the words is of that kind; of the others, the `detector` tells
+    portrait, half and full body, and the encoder compares all else. What is left over is chosen freely."""
+
+    detector: str | None = None
+    """A detector of persons or faces, as a folder of transformers or a hub id (a YOLOS, DETR, RT-DETR). Unset asks
+    none."""
+
+    subject: str = Field("person", min_length=1)
+    """Which of the detector's classes the subject is: all that have this in their names. Of several in a frame, the
+    largest counts."""
+
+    max_hidden: float = Field(0.3, ge=0, le=1)
+    """With a detector: refuse as occluded where things before the subject take more than this share of its box."""
+
+    keep_cut: bool = False
+    """With a detector: whether to keep frames in which the subject goes on beyond the left or the right side."""
 
 
 class CaptioningConfig(Section):
@@ -805,6 +824,16 @@ class CaptioningConfig(Section):
 
     requests: int = Field(8, ge=1, le=1024)
     """Requests that each server gets at a time. vLLM works on many at once; llama.cpp on as many as `--parallel`."""
+
+    tag_threshold: float = Field(0.35, ge=0, le=1)
+    """A tagger's tag stands in the caption where it is at least so likely; its authors' figure. Higher gives
+    fewer and surer tags."""
+
+    character_tag_threshold: float = Field(0.85, ge=0, le=1)
+    """The same of tags that name a character: these are wrong more often."""
+
+    rating_tag: bool = False
+    """Whether a tagger's rating (`rating general`, `rating sensitive`, ...) ends the caption."""
 
     timeout: float = Field(120.0, gt=0)
     """Seconds that a server may take for one answer."""

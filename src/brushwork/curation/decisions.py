@@ -12,6 +12,7 @@ from torch import Tensor
 
 from brushwork.config.schema import CurationConfig
 from brushwork.curation.examples import Examples
+from brushwork.curation.framing import Framing
 from brushwork.curation.likeness import Threshold
 from brushwork.curation.rules import CODES, Code, Reason
 from brushwork.data.layout import PictureFile
@@ -89,8 +90,10 @@ class Found:
     references: Examples
     others: Examples | None
     kinds: Mapping[str, str]
-    """Of the words of `curation.quotas`, the nearest to each frame."""
+    """Of the words of `curation.quotas`, those that each frame is."""
     notes: tuple[str, ...]
+    framings: Mapping[str, Framing] = field(default_factory=dict)
+    """What a detector found of the subject."""
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     coverage: float | None = None
     """Where a set was chosen: how like the nearest chosen frame one that passed is, in the mean."""
@@ -133,6 +136,8 @@ class Found:
         likeness = self.likeness
         if place is not None and likeness.confidence is not None:
             scores["confidence"] = round(float(likeness.confidence[place]), 4)
+        if (framed := self.framings.get(name)) is not None:
+            scores |= {"subject": round(framed.share, 4), "hidden": round(framed.hidden, 4)}
         return {
             "file": name,
             "sha256": measured.digest,
@@ -142,6 +147,7 @@ class Found:
             "similarity": None if place is None else round(float(likeness.scores[place]), 4),
             "nearest_reference": None if place is None else likeness.nearest[place],
             **({"kind": self.kinds[name]} if name in self.kinds else {}),
+            **({"shot": framed.shot} if framed is not None else {}),
             "group": decision.group,
             "decision": "keep" if decision.is_kept else "refuse",
             "reason": None if decision.is_kept else decision.reasons[0].code,

@@ -4,12 +4,13 @@ A sentence names what was measured, the threshold, and the setting that moves it
 numbers here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal, get_args
 
 from brushwork.config.schema import CurationConfig
+from brushwork.vision.dissolves import mixtures
 from brushwork.vision.measures import Measured
 from brushwork.vision.quality import Quality
 
@@ -28,6 +29,9 @@ Code = Literal[
     "compressed",
     "motion_blur",
     "blurred",
+    "dissolve",
+    "occluded",
+    "cut_off",
     "exact_duplicate",
     "unlike_references",
     "like_others",
@@ -61,6 +65,21 @@ def near_duplicate(of: str, *, score: float, best: float) -> Reason:
     return Reason(
         "near_duplicate", f"shows nearly the same as {of}, which is better ({best:.2f} against {score:.2f})"
     )
+
+
+def dissolves(measured: Mapping[str, Measured], curation: CurationConfig) -> dict[str, Reason]:
+    """What speaks against frames that go over from one shot into the next, by the frames around them."""
+    found = mixtures({name: each.small for name, each in measured.items() if each.small})
+    return {
+        name: Reason(
+            "dissolve",
+            f"dissolves: {before} and {after} over one another, {weight:.0%} and {1 - weight:.0%}, explain "
+            f"{explained:.0%} of what differs from the frames beside it (curation.max_dissolve "
+            f"{_share(curation.max_dissolve)})",
+        )
+        for name, (explained, weight, before, after) in found.items()
+        if explained > curation.max_dissolve
+    }
 
 
 def usual_edge_width(measured: Iterable[Measured]) -> float | None:

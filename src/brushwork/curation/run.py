@@ -23,16 +23,17 @@ from brushwork.curation.choice import choose, coverage, shares
 from brushwork.curation.copies import find_exact, find_near
 from brushwork.curation.decisions import Decision, Found, Likeness
 from brushwork.curation.examples import Examples, read_examples, refuse_common, with_captions
+from brushwork.curation.framing import Framing, framing
+from brushwork.curation.kinds import kinds_of, need_text
 from brushwork.curation.likeness import (
     Threshold,
     fit,
     held_out,
     leave_one_out,
-    nearest_words,
     propose,
     similarity,
 )
-from brushwork.curation.rules import CODES, Reason, judge, unreadable, usual_edge_width
+from brushwork.curation.rules import CODES, Reason, dissolves, judge, unreadable, usual_edge_width
 from brushwork.curation.writing import check_out, check_place, write_set
 from brushwork.data.layout import PictureFile
 from brushwork.data.picture import READABLE
@@ -40,6 +41,8 @@ from brushwork.distributed import Group, joined, voice
 from brushwork.errors import UserError
 from brushwork.progress import progress_bar
 from brushwork.runtime import pick_device, pick_dtype
+from brushwork.vision.detections import detect_files
+from brushwork.vision.detector import Detector, load_detector
 from brushwork.vision.embeddings import embed_files
 from brushwork.vision.encoder import Encoder, load_encoder
 from brushwork.vision.measures import Measured, measure_files
@@ -135,11 +138,8 @@ def look(
             f"{frames} holds no picture.", fix=f"name a folder that holds {', '.join(sorted(READABLE))} files"
         )
     encoder = _encoder(curation, settings.train.device, offline=offline)
-    if quotas and not encoder.has_text:
-        raise UserError(
-            f"curation.quotas compares frames with words, and {encoder.name} reads none.",
-            fix="name a CLIP or SigLIP with --encoder, or leave the quotas out",
-        )
+    need_text(list(quotas), encoder, has_detector=curation.detector is not None)
+    detector = _detector(curation, settings.train.device, offline=offline)
     measured = _measured(pictures, settings, group, console)
     readable = [name for name, each in measured.items() if each.problem is None]
     if not readable:
@@ -150,6 +150,7 @@ def look(
         "looking at frames", [pictures[name].path for name in readable], [measured[n].digest for n in readable]
     )
     likeness = _compare(vectors, embed, wanted, unwanted, curation)
+    framings = None if detector is None else _framed(detector, readable, pictures, measured, settings, group, console)
     return decide(
         Found(
             frames=frames,
@@ -160,7 +161,8 @@ def look(
             encoder=encoder.name,
             references=wanted,
             others=unwanted,
-            kinds=_kinds(encoder, readable, vectors, list(quotas)),
+            kinds=kinds_of(list(quotas), pictures, readable, framings=framings, encoder=encoder, vectors=vectors),
+            framings=framings or {},
             notes=(*notes, *wanted.notes, *(unwanted.notes if unwanted else ()), *likeness.notes),
         ),
         vectors,
@@ -177,10 +179,12 @@ def decide(found: Found, vectors: Tensor, curation: CurationConfig) -> Found:
             reasons[name].append(unreadable(each.problem or "no picture"))
         else:
             reasons[name] += judge(each.quality, curation, usual_edge=usual)
-    for name, reason in find_exact(found.measured).items():
+    for name, reason in (*dissolves(found.measured, curation).items(), *find_exact(found.measured).items()):
         reasons[name].append(reason)
     for place, name in enumerate(found.readable):
         reasons[name] += found.likeness.against(place, curation)
+    for name, framed in found.framings.items():
+        reasons[name] += framed.against(curation)
     rows = {name: row for row, name in enumerate(found.readable)}
     passed = [name for name in found.readable if not reasons[name]]
     worth = {name: found.worth(name) for name in passed}
@@ -228,6 +232,38 @@ def _encoder(curation: CurationConfig, device_name: str, *, offline: bool) -> En
     return load_encoder(
         curation.encoder, device=device, dtype=pick_dtype(curation.precision, device), offline=offline
     )
+
+
+def _detector(curation: CurationConfig, device_name: str, *, offline: bool) -> Detector | None:
+    if curation.detector is None:
+        return None
+    return load_detector(
+        curation.detector, device=pick_device(device_name), offline=offline, subject=curation.subject
+    )
+
+
+def _framed(
+    detector: Detector,
+    names: Sequence[str],
+    pictures: Mapping[str, PictureFile],
+    measured: Mapping[str, Measured],
+    settings: Settings,
+    group: Group,
+    console: Console,
+) -> dict[str, Framing]:
+    """What the detector finds of the subject, in every frame in which it finds it."""
+    with progress_bar(console, "finding the subject", len(names)) as advance:
+        found = detect_files(
+            detector,
+            {name: Path(str(pictures[name].path)) for name in names},
+            {name: measured[name].digest for name in names},
+            cache_folder=cache_folder(settings.cache.folder),
+            data=settings.data,
+            group=group,
+            on_progress=advance,
+        )
+    framings = {name: framing(detected, detector.subjects) for name, detected in found.items()}
+    return {name: framed for name, framed in framings.items() if framed is not None}
 
 
 def _measured(
@@ -305,11 +341,3 @@ def _compare(
             held_out=told,
         )
     return likeness.noting(notes)
-
-
-def _kinds(encoder: Encoder, names: Sequence[str], vectors: Tensor, words: list[str]) -> dict[str, str]:
-    """Which of the words each frame is nearest to; nothing where there are none."""
-    if not words:
-        return {}
-    nearest = nearest_words(vectors, encoder.embed_texts(words)).tolist()
-    return {name: words[which] for name, which in zip(names, nearest, strict=True)}

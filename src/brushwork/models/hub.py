@@ -26,6 +26,8 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 _CONFIG = re.compile(r"(model_index|(unet|vae|text_encoder(_2)?|scheduler)/(config|scheduler_config)|config)\.json")
 _IN_ROOT = re.compile(r"[\w.-]+\.(json|txt|jinja|model)")
 """What stands beside the weights of a model of transformers: configurations, templates, vocabularies."""
+TAGGER = frozenset({"model.onnx", "selected_tags.csv"})
+"""A repository that holds both is a tagger, which is read from these alone."""
 _FLAGS = {"base": "", "vae": " --vae", "transformers": " --transformers"}
 _TOKENIZER = re.compile(
     r"tokenizer(_2)?/(vocab|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json|tokenizer(_2)?/merges\.txt"
@@ -110,6 +112,8 @@ def choose_files(
         parts: what `model_index.json` names, None where there is no such file.
     """
     files = set(files)
+    if what == "transformers" and files >= TAGGER:
+        return sorted(TAGGER)
     if what == "transformers":
         if "config.json" not in files:
             raise UserError(f"{where} has no config.json: it is no model of transformers.", fix="check the name")

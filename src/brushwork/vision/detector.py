@@ -1,10 +1,11 @@
-"""Faces in pictures, found by a detector of transformers (YOLOS, DETR, RT-DETR and their kin), so that a person is
-compared by the face and not by the clothes.
+"""Faces, persons and other things in pictures, found by a detector of transformers (YOLOS, DETR, RT-DETR and their
+kin): a person is compared by the face and not by the clothes, and how much of somebody a frame shows is known.
 
 Shapes in this file:  B boxes
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -20,7 +21,7 @@ from brushwork.models.hub import locate
 from brushwork.vision.quiet import quiet_transformers
 
 SURE = 0.5
-"""A box below this is no face."""
+"""A box below this is nothing."""
 
 MARGIN = 0.25
 """Hair and chin belong to a face: a box is cut out with so much of its size around it."""
@@ -39,33 +40,59 @@ class Box(NamedTuple):
         return max(0.0, self.right - self.left) * max(0.0, self.bottom - self.top)
 
 
+class Seen(NamedTuple):
+    """One thing in a picture: what it is, how sure that is, and where."""
+
+    label: str
+    score: float
+    box: Box
+
+
 @final
 class Detector:
-    """A detector of faces, ready to be asked.
+    """A detector, ready to be asked.
 
     Args:
-        faces: the numbers of the classes that are faces.
+        labels: what its classes are called.
+        subjects: those of them that are the subject: faces, unless another is asked for.
+        fingerprint: what it finds follows from that: its weights, and how pictures are prepared.
     """
 
-    def __init__(self, name: str, model: nn.Module, processor: Any, *, faces: frozenset[int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        processor: Any,
+        *,
+        labels: Mapping[int, str],
+        subjects: frozenset[str],
+        fingerprint: str,
+    ) -> None:
         self.name = name
+        self.subjects = subjects
+        self.fingerprint = fingerprint
         self._model = model
         self._processor = processor
-        self._faces = faces
+        self._labels = labels
 
     @torch.no_grad()
-    def largest_face(self, picture: Image.Image) -> Box | None:
-        """The largest face of a picture, where one is found."""
+    def detect(self, picture: Image.Image) -> list[Seen]:
+        """Everything that is found in a picture, with boxes in its pixels."""
         picture = picture.convert("RGB")
         device = next(self._model.parameters()).device
         inputs = {key: value.to(device) for key, value in self._processor([picture], return_tensors="pt").items()}
         found = self._processor.post_process_object_detection(
             self._model(**inputs), threshold=SURE, target_sizes=[(picture.height, picture.width)]
         )[0]
-        labels = found["labels"].tolist()
-        boxes = [
-            Box(*box) for box, label in zip(found["boxes"].tolist(), labels, strict=True) if label in self._faces
+        parts = (found[key].tolist() for key in ("labels", "scores", "boxes"))
+        return [
+            Seen(self._labels.get(label, str(label)), score, Box(*box))
+            for label, score, box in zip(*parts, strict=True)
         ]
+
+    def largest_face(self, picture: Image.Image) -> Box | None:
+        """The largest face of a picture, where one is found."""
+        boxes = [seen.box for seen in self.detect(picture) if seen.label in self.subjects]
         return max(boxes, key=lambda box: box.area, default=None)
 
     def face(self, picture: Image.Image) -> Image.Image | None:
@@ -83,26 +110,46 @@ def cut_out(picture: Image.Image, box: Box) -> Image.Image:
     return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
-def load_detector(name: str, *, device: torch.device, offline: bool = False) -> Detector:
-    """A detector by its name: a folder in the layout of transformers, or a hub id."""
+def load_detector(name: str, *, device: torch.device, offline: bool = False, subject: str = "face") -> Detector:
+    """A detector by its name: a folder in the layout of transformers, or a hub id.
+
+    Args:
+        subject: the classes that matter have this in their names.
+    """
     folder = locate(name, "transformers", offline=offline)
     if not (folder / "config.json").is_file() or not (folder / "preprocessor_config.json").is_file():
         raise UserError(
             f"{folder} is no detector in the layout of transformers (config.json, preprocessor_config.json).",
-            fix="name the folder of a detector of faces, such as a YOLOS or DETR",
+            fix=f"name the folder of a detector of {subject}s, such as a YOLOS or DETR",
         )
     labels = {
         int(key): str(word) for key, word in dict(read_json(folder / "config.json").get("id2label", {})).items()
     }
-    faces = frozenset(key for key, word in labels.items() if "face" in word.lower())
-    if not faces:
+    subjects = frozenset(word for word in labels.values() if subject.lower() in word.lower())
+    if not subjects:
         raise UserError(
-            f"{folder} finds {listed(sorted(labels.values())) or 'nothing that it names'}, and no faces.",
-            fix="name a detector one of whose classes is called face",
+            f"{folder} finds {listed(sorted(labels.values())) or 'nothing that it names'}, and no {subject}s.",
+            fix=f"name a detector one of whose classes is called {subject}",
         )
     with quiet_transformers():
         model = _read_model(folder).to(device).eval().requires_grad_(False)
-        return Detector(name, model, _processor(folder), faces=faces)
+        return Detector(
+            name,
+            model,
+            _processor(folder),
+            labels=labels,
+            subjects=subjects,
+            fingerprint=_fingerprint(folder, model),
+        )
+
+
+def _fingerprint(folder: Path, model: nn.Module) -> str:
+    """A digest of every weight and of how pictures are prepared."""
+    digest = hashlib.sha256((folder / "preprocessor_config.json").read_bytes())
+    for key, weights in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(weights.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_model(folder: Path) -> nn.Module:

@@ -26,10 +26,13 @@ from brushwork.places import note_use
 from brushwork.progress import Progress
 from brushwork.records import Row
 from brushwork.vision import quality
+from brushwork.vision.dissolves import small_copy
 from brushwork.vision.duplicates import perceptual_hash, pixel_digest
 from brushwork.vision.quality import Quality
 from brushwork.vision.sharing import answers
 
+FORM = 2
+"""Raised when what is kept of a file changes."""
 FLUSH_SECONDS = 2.0
 FEW = 48
 """So few are measured here: to start a process takes as long."""
@@ -48,6 +51,8 @@ class Measured:
     """Digest of the decoded pixels."""
     look: str = ""
     """The perceptual hash, in hexadecimal digits."""
+    small: str = ""
+    """The picture at 16 x 16 pixels, for what its neighbours in time tell."""
     problem: str | None = None
 
     def record(self) -> Row:
@@ -57,13 +62,21 @@ class Measured:
             "quality": self.quality.record() if self.quality else None,
             "pixels": self.pixels,
             "look": self.look,
+            "small": self.small,
             "problem": self.problem,
         }
 
 
 def _recalled(row: Mapping[str, Any]) -> Measured:
     found = row["quality"]
-    return Measured(row["digest"], Quality(**found) if found else None, row["pixels"], row["look"], row["problem"])
+    return Measured(
+        row["digest"],
+        Quality(**found) if found else None,
+        row["pixels"],
+        row["look"],
+        row["small"],
+        row["problem"],
+    )
 
 
 def measure_files(
@@ -126,7 +139,13 @@ def _look_at(file: Path, *, background: str, max_pixels: int, known: frozenset[s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and of large pictures
             picture = open_rgb(data, background=background, max_pixels=max_pixels)
-        return Measured(digest, quality.measure(picture), pixel_digest(picture), perceptual_hash(picture).hex())
+        return Measured(
+            digest,
+            quality.measure(picture),
+            pixel_digest(picture),
+            perceptual_hash(picture).hex(),
+            small_copy(picture),
+        )
     except BadPictureError as error:
         return Measured(digest, problem=str(error))
     except MemoryError:
@@ -171,7 +190,7 @@ class _Memory:
     does not stop the work."""
 
     def __init__(self, folder: Path | None, background: str, max_pixels: int) -> None:
-        settings = json.dumps([quality.SCHEMA, background, max_pixels, PIL.__version__])
+        settings = json.dumps([FORM, quality.SCHEMA, background, max_pixels, PIL.__version__])
         name = hashlib.sha256(settings.encode()).hexdigest()[:32]
         self.path = None if folder is None else folder / "measures" / f"{name}.jsonl"
         self.by_digest: dict[str, Measured] = {}
