@@ -11,7 +11,14 @@ PLACE = (0.5, 0.25, 0.5, 0.25)
 """Middle, width and height, as shares of the picture."""
 
 
-def write_detector(folder: Path, labels: dict[int, str], *, kind: str = "yolos", class_of: int = 0) -> Path:
+def write_detector(
+    folder: Path,
+    labels: dict[int, str],
+    *,
+    kind: str = "yolos",
+    class_of: int = 0,
+    place: tuple[float, float, float, float] = PLACE,
+) -> Path:
     """A folder in the layout in which detectors are published; `class_of` is the class that it sees."""
     torch.manual_seed(0)
     named = {"id2label": labels, "label2id": {word: key for key, word in labels.items()}}
@@ -23,7 +30,7 @@ def write_detector(folder: Path, labels: dict[int, str], *, kind: str = "yolos",
         last.weight.zero_()
         last.bias.copy_(torch.eye(len(labels) + 1)[class_of] * 9)
         boxes.weight.zero_()
-        boxes.bias.copy_(torch.logit(torch.tensor(PLACE)))
+        boxes.bias.copy_(torch.logit(torch.tensor(place)))
     model.save_pretrained(folder)
     told = {
         "image_processor_type": "YolosImageProcessor" if kind == "yolos" else "DetrImageProcessor",

@@ -48,6 +48,16 @@ def test_what_a_page_tells_to_type_is_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_benchmarks_that_a_page_runs_are_there_with_their_options(page: Path) -> None:
+    for name, rest in re.findall(r"python -m (benchmarks\.[a-z_.]+)([^`\n]*)", page.read_text(encoding="utf-8")):
+        file = REPOSITORY / (name.rstrip(".").replace(".", "/") + ".py")
+        assert file.is_file(), f"there is no {name}"
+        known = file.read_text(encoding="utf-8")
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
+            assert f'"{option}"' in known, f"{name} has no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_link_and_file_that_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in link]

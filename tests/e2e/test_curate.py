@@ -22,6 +22,7 @@ from brushwork.film.spoil import spoil
 from brushwork.vision.encoder import Encoder
 from several_processes import together
 from small_encoders import write_encoder
+from tiny_detectors import write_detector
 
 SMALL = ["curation.encoder=bundled", "curation.min_side=96"]
 
@@ -182,6 +183,31 @@ def test_quotas_choose_by_words(film: Path, tmp_path: Path) -> None:
     kinds = {row["kind"] for row in rows(tmp_path / "set").values() if "kind" in row}
     assert kinds <= {"a portrait", "a wide shot"}
     assert found.num_kept == 4
+
+
+def test_with_a_detector_quotas_need_no_words_and_every_row_says_how_much_is_seen(film: Path, tmp_path: Path) -> None:
+    detector = write_detector(tmp_path / "detector", {0: "person", 1: "bench"})
+    quota = 'curation.quotas=["a full body shot=1"]'
+
+    found = run(film, tmp_path / "set", f"curation.detector={detector}", "curation.keep=2", quota).found
+
+    told = rows(tmp_path / "set")
+    kept = [row for row in told.values() if row["decision"] == "keep"]
+    # The tiny network sees half the width and a quarter of the height of every picture, feet and all.
+    assert [(row["shot"], row["kind"]) for row in kept] == [("full body", "a full body shot")] * 2
+    assert all(row["scores"]["subject"] == pytest.approx(0.125, abs=0.01) for row in kept)
+    assert "shot" not in told["empty.png"]
+    assert not [note for note in found.notes if "were wanted" in note]
+
+
+def test_what_a_detector_finds_hidden_or_cut_is_refused_with_the_setting(film: Path, tmp_path: Path) -> None:
+    detector = write_detector(tmp_path / "detector", {0: "person"}, place=(0.2, 0.5, 0.4, 0.5))
+
+    said = refusal(film, tmp_path / "set", f"curation.detector={detector}")
+
+    assert "cut_off" in said
+    assert "curation.keep_cut" in said
+    assert run(film, tmp_path / "set", f"curation.detector={detector}", "curation.keep_cut=true").num_kept
 
 
 def test_quotas_need_an_encoder_that_reads(film: Path, tmp_path: Path) -> None:

@@ -82,11 +82,11 @@ def test_captions_and_names_tell_the_kind_before_a_detector_and_that_before_an_e
             return torch.eye(2)
 
     files = {
-        "a.png": PictureFile(Path("a.png"), caption="mia, a full body shot, on a hill"),
-        "half_body/b.png": PictureFile(Path("b.png")),
-        "c.png": PictureFile(Path("c.png")),
-        "d.png": PictureFile(Path("d.png")),
-        "e.png": PictureFile(Path("e.png")),
+        "a.png": PictureFile(Path("a.png"), 1, "", caption="mia, a full body shot, on a hill"),
+        "half_body/b.png": PictureFile(Path("b.png"), 1, ""),
+        "c.png": PictureFile(Path("c.png"), 1, ""),
+        "d.png": PictureFile(Path("d.png"), 1, ""),
+        "e.png": PictureFile(Path("e.png"), 1, ""),
     }
     framed = framing(Detected(100, 100, (person(10, 20, 90, 100),)), PERSON)
     assert framed is not None
