@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brushwork.captioning.run import caption as caption
     from brushwork.cli.evaluating import evaluator as evaluator
+    from brushwork.cli.searching import search as search
     from brushwork.curation.run import curate as curate
     from brushwork.demonstration.run import demo as demo
     from brushwork.errors import UserError as UserError
+    from brushwork.evaluation.compare import compare as compare
     from brushwork.evaluation.run import evaluate as evaluate
     from brushwork.generation.generate import generate as generate
     from brushwork.lora.files import convert_adapter as convert
@@ -35,6 +37,7 @@ _PLACES = {
     "build_cache": ("brushwork.training.cache_ahead", "build_cache"),
     "caption": ("brushwork.captioning.run", "caption"),
     "check_buckets": ("brushwork.training.bucket_check", "check_buckets"),
+    "compare": ("brushwork.evaluation.compare", "compare"),
     "convert": ("brushwork.lora.files", "convert_adapter"),
     "curate": ("brushwork.curation.run", "curate"),
     "demo": ("brushwork.demonstration.run", "demo"),
@@ -43,6 +46,7 @@ _PLACES = {
     "extract": ("brushwork.training.extract", "extract"),
     "generate": ("brushwork.generation.generate", "generate"),
     "resume": ("brushwork.training.run", "resume"),
+    "search": ("brushwork.cli.searching", "search"),
     "train": ("brushwork.training.run", "train"),
 }
 """What can be asked of the package: name -> module and name there."""
@@ -53,6 +57,7 @@ __all__ = [
     "build_cache",
     "caption",
     "check_buckets",
+    "compare",
     "convert",
     "curate",
     "demo",
@@ -61,6 +66,7 @@ __all__ = [
     "extract",
     "generate",
     "resume",
+    "search",
     "train",
 ]
 

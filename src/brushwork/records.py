@@ -44,10 +44,19 @@ def numbered_rows(text: str, path: Path) -> dict[int, Row]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one row at the end of the file, which is made if it is not there."""
+    """Add one row at the end of the file, which is made if it is not there; what a kill left of the row before does
+    not become a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with path.open("a+b") as file:
+        end_last_line(file)
+        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def mend_last_row(path: Path) -> None:
+    """End the last row of a file, or take off the half of one that a kill left, before its rows are read."""
+    if path.is_file():
+        with path.open("a+b") as file:
+            end_last_line(file)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,13 +1,19 @@
 """A search as a person makes it: three trials on the film, the report, and the winner's recipe."""
 
 import json
+from collections import Counter
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+import brushwork
+import brushwork.evaluation.drawing as drawing
 from brushwork.cli.app import main
 from brushwork.config.load import resolve
+from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.training.run import train
 
@@ -39,7 +45,8 @@ SETS = [word for key, value in QUICK.items() for word in ("--set", f"{key}={valu
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("film")
     draw_folder(folder / "set", count=4, size=64, seed=5)
-    draw_folder(folder / "held", count=2, size=64, seed=9)
+    draw_folder(folder / "held", count=3, size=64, seed=9)
+    (folder / "prompts.txt").write_text("portrait of {trigger}\n{trigger} on a beach\n")
     (folder / "space.toml").write_text(SPACE)
     (folder / "rules.toml").write_text("")  # the rules know SD 1.5 and SDXL; the tiny model learns at other rates
     return folder
@@ -129,3 +136,126 @@ def test_the_rules_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(".")[0] for line in lines] == list("1234567")
+
+
+def by_score(film: Path, out: Path, *more: str, num_trials: int = 2, **others: Any) -> Any:
+    """Two trials by the score, in Python."""
+    drawing_quickly = {
+        "trigger": "'a red fox'",
+        "evaluation.prompts": repr(str(film / "prompts.txt")),
+        "evaluation.seeds": "1",
+        "evaluation.batch_size": "1",
+        "evaluation.resamples": "100",
+        "sample.steps": "1",
+    }
+    asked = {
+        "references": film / "held",
+        "space": film / "space.toml",
+        "rules": film / "rules.toml",
+        "recipe": "tiny",
+        "objective": "score",
+        "repeats": 0,
+        "trials": num_trials,
+        "overrides": [f"{key}={value}" for key, value in {**QUICK, **drawing_quickly}.items()] + list(more),
+        "console": Console(file=StringIO()),
+    }
+    return brushwork.search(film / "set", out=out, **{**asked, **others})
+
+
+def test_a_search_by_the_score_that_is_killed_while_it_draws_goes_on_there(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Path] = []
+    save = drawing.save_picture
+
+    def saved(image: Any, request: Any, file: Path, facts: Any) -> None:
+        if len(drawn) == 3:  # both of the base are there, and one of trial 0
+            drawn.append(file)
+            raise KeyboardInterrupt
+        drawn.append(file)
+        save(image, request, file, facts)
+
+    monkeypatch.setattr(drawing, "save_picture", saved)
+    study = tmp_path / "study"
+    with pytest.raises(KeyboardInterrupt):
+        by_score(film, study)
+    steps = (study / "trials" / "trial-0000" / "metrics.jsonl").read_bytes()
+    found = by_score(film, study)
+
+    assert found.done
+    assert (study / "trials" / "trial-0000" / "metrics.jsonl").read_bytes() == steps  # trained once
+    times = Counter(drawn)
+    assert times.pop(drawn[3]) == 2  # the one that the kill took
+    assert set(times.values()) == {1}
+    assert {file.parent for file in drawn if "trial-" not in str(file)} == {study / "evaluation" / "base"}
+    for row in rows(study):
+        told = json.loads((study / "trials" / row["report"]).with_suffix(".json").read_text())
+        best = next(each for each in told["candidates"] if each["name"] == told["best"])
+        assert row["value"] == pytest.approx(best["score"]["value"], abs=1e-4)
+        assert (study / "trials" / row["adapter"]).is_file()
+        assert row["held_out_loss"] == min(row["curve"].values())
+    assert found.best["value"] == max(row["value"] for row in rows(study))
+    assert resolve(recipe=str(found.winner)).settings.trigger == "a red fox"
+    with pytest.raises(UserError, match="began otherwise"):
+        by_score(film, study, objective="loss")
+
+
+def test_a_trial_that_copies_comes_below_every_score_and_cannot_win(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brushwork.evaluation.choice import Result
+
+    numbers = iter([True, False])
+    found: dict[int, float] = {}
+
+    def beyond(self: Result) -> float:
+        """The first trial copies."""
+        if id(self) not in found:
+            found[id(self)] = 0.0
+        return found[id(self)]
+
+    import brushwork.evaluation.run as evaluation
+
+    weigh = evaluation.weigh
+
+    def weighed(*given: Any) -> Any:
+        result = weigh(*given)
+        found[id(result.choice.best)] = 0.25 if next(numbers) else 0.0
+        return result
+
+    monkeypatch.setattr(Result, "copying_beyond", property(beyond))
+    monkeypatch.setattr(evaluation, "weigh", weighed)
+    result = by_score(film, tmp_path / "study")
+
+    first, second = rows(tmp_path / "study")
+    assert first["value"] == -0.25
+    assert "copies training pictures" in first["why"]
+    assert second["value"] >= 0
+    assert result.best["number"] == 1
+
+
+def test_what_a_score_needs_is_told_before_any_trial(film: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "guided.toml").write_text("[sample.guidance]\nlow = 1.0\nhigh = 9.0\n")
+    for more, others, problem in (
+        (("trigger=''",), {}, "nothing says which word calls the subject"),
+        ((f"evaluation.encoder={str(tmp_path / 'empty')!r}",), {}, "cannot be measured as a whole"),
+        ((), {"references": film / "set"}, "references were trained on"),
+        ((), {"space": tmp_path / "guided.toml"}, "sample.guidance, which changes what the score measures"),
+        (("train.mode=full",), {}, "compares LoRAs"),
+        ((), {"objective": "beauty"}, "is none of loss, score"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            by_score(film, tmp_path / "study", *more, **others)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_score_that_is_made_up_otherwise_is_not_compared(film: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    by_score(film, study, num_trials=1)
+    parts = study / "evaluation" / "parts.json"
+    parts.write_text(json.dumps({"identity": 0.5, "faces": 0.5}))
+    by_score(film, study)
+
+    assert [row["state"] for row in rows(study)] == ["complete", "failed"]
+    assert "made up otherwise than that of the trials before it" in rows(study)[1]["why"]

@@ -44,6 +44,15 @@ def test_the_highest_score_is_named() -> None:
     assert choice.reason.startswith("luca-step00000200 has 0.80")
 
 
+def test_how_far_somebody_copies_beyond_what_may_be() -> None:
+    """The lower ends, one-sided: of 95 % of normal draws all but 1.645 deviations (0.01 each)."""
+    assert result(100, 0.5).copying_beyond == 0
+    assert result(100, 0.5, copies=0.3).copying_beyond == pytest.approx(0.2 - 0.01645, abs=2e-3)
+    assert result(100, 0.5, leaning=0.7).copying_beyond == pytest.approx(0.15 - 0.01645, abs=2e-3)
+    assert result(100, 0.5, copies=0.3, leaning=0.9).copying_beyond == pytest.approx(0.35 - 0.01645, abs=2e-3)
+    assert [result(100, 0.5, copies=share).copies_too_much for share in (0.11, 0.13)] == [False, True]
+
+
 def test_a_difference_within_the_noise_is_a_tie_and_the_earlier_file_is_taken() -> None:
     found = [result(100, 0.4), result(200, 0.79, own=2), result(300, 0.8, own=3)]
     choice = choose(found, None)

@@ -243,7 +243,7 @@ def test_the_parts_tell_a_good_file_from_the_base_and_from_one_that_repeats_what
     counts = draws(scale.prompts.tolist(), resamples=100, seed=1)
     settings = EvaluationConfig()
     found = {
-        name: measure(each, base, scale, counts, settings)
+        name: measure(each, [base], scale, counts, settings)
         for name, each in {"base": base, "good": good, "parrot": parrot}.items()
     }
 

@@ -105,3 +105,27 @@ def test_a_folder_that_is_no_search_is_named(tmp_path: Path) -> None:
         (tmp_path / "trial_results.json").write_text(text)
         with pytest.raises(UserError, match="not what a search wrote"):
             read_results(tmp_path)
+
+
+def test_where_every_trial_was_refused_the_report_says_by_what_and_what_to_type() -> None:
+    trials = [row(0, "refused", None, 1e-3, rule=5), *(row(n, "refused", None, 1e-3, rule=4) for n in (1, 2))]
+    said = make_report(results(best=None, repeats={"base": []}, trials=trials), None, name="fox").verdict
+
+    assert "All 3 trials were refused before they trained, most of them by rule 4 (2)" in said
+    assert "--rules FILE" in said
+
+
+def test_a_search_by_the_score_says_who_copies(tmp_path: Path) -> None:
+    copying = row(6, "complete", -0.2, 1e-3, barred="it copies", why="it copies")
+    by_score = {"about": {"objective": "score"}, "direction": "maximize", "best": 0}
+    found = results(
+        **by_score, trials=[*results()["trials"], copying], repeats={"base": [0.5, -0.1], "winner": [0.6, 0.5]}
+    )
+    report = make_report(found, None, name="fox")
+
+    assert report.measure == "score"
+    assert "the recipe copies training pictures with 1 of 2 other seeds" in report.verdict
+    assert "the winner copies" not in report.verdict
+    assert "such a trial cannot win" in write_report(report, tmp_path).read_text()
+    nobody = make_report(results(**by_score | {"best": None}, repeats={}, trials=[copying]), None, name="fox")
+    assert nobody.verdict.startswith("Every trial that came to its end draws copies of its training pictures")

@@ -209,6 +209,39 @@ def test_pruning_ends_a_trial_early_and_says_so(tmp_path: Path) -> None:
     assert min(steps.values()) < 4
 
 
+def test_a_search_for_the_highest_result_still_prunes_what_has_the_higher_loss(tmp_path: Path) -> None:
+    """The result is a score, which rises; on the way a loss is measured, which falls."""
+    higher = iter([0.9, 0.8, 0.7, 0.6, 0.5, 2.0, 0.1])
+
+    def scored(attempt: Attempt) -> Outcome:
+        loss = next(higher)
+        if any(attempt.report(step, loss) for step in (1, 2)):
+            return Outcome(None, pruned=True)
+        return Outcome(1 / loss)
+
+    _, results, _ = run(plan(tmp_path, 7, direction="maximize", on_the_way="minimize"), scored)
+
+    assert [row["state"] for row in results["trials"]] == ["complete"] * 5 + ["pruned", "complete"]
+    assert results["best"] == 6
+    assert results["trials"][5]["curve"] == {"1": 2.0}  # told as it was measured
+
+
+def test_a_trial_that_may_not_win_does_not_and_the_sampler_learns_from_it(tmp_path: Path) -> None:
+    def barred(attempt: Attempt) -> Outcome:
+        copies = "its pictures are copies" if attempt.number == 1 else None
+        return Outcome(9.0 if copies else float(attempt.number), barred=copies)
+
+    _, results, told = run(plan(tmp_path, 3, direction="maximize"), barred)
+
+    assert results["best"] == 2
+    assert results["trials"][1]["value"] == 9.0
+    assert results["trials"][1]["why"] == results["trials"][1]["barred"] == "its pictures are copies"
+    assert "cannot win: its pictures are copies" in told
+    done, results, _ = run(plan(tmp_path / "all", 2), lambda attempt: Outcome(1.0, barred="copies"))
+    assert done
+    assert results["best"] is None
+
+
 def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path: Path) -> None:
     def failing(attempt: Attempt) -> Outcome:
         if attempt.number == 1:

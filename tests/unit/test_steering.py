@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from brushwork.amounts import duration
 from brushwork.config.load import resolve, to_toml
 from brushwork.errors import UserError
 from brushwork.training.interruption import Interruption
-from brushwork.training.monitor import duration, last_lines, look, page, runs_in, seconds_left, table
+from brushwork.training.monitor import last_lines, look, page, runs_in, seconds_left, table
 from brushwork.training.plot import plot
 from brushwork.training.requests import ask, forget, take
 from brushwork.training.run_folder import RunFolder

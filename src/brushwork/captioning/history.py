@@ -14,7 +14,7 @@ from pathlib import Path
 
 from brushwork.atomic import write_text
 from brushwork.data.changed_captions import HISTORY, caption_text
-from brushwork.records import Row, append_row, read_rows
+from brushwork.records import Row, append_row, mend_last_row, read_rows
 
 RUNNING = "captioning.json"
 OTHERS = "captions.rank*.jsonl"
@@ -60,7 +60,7 @@ def end(root: Path) -> None:
 
 def gather(root: Path) -> None:
     """Take over what other processes wrote; their files go when their rows are in."""
-    mend(root / HISTORY)
+    mend_last_row(root / HISTORY)
     known = {_key(row) for row in _rows([root / HISTORY])}
     for file in sorted(root.glob(OTHERS)):
         rows = _rows([file])
@@ -69,16 +69,6 @@ def gather(root: Path) -> None:
             if _key(row) not in known:  # a kill between taking over and removing leaves both
                 append_row(root / HISTORY, row)
         file.unlink()
-
-
-def mend(file: Path) -> None:
-    """Take off the half row that a kill left at the end, so that the next one begins a line of its own."""
-    if not file.is_file():
-        return
-    data = file.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with file.open("r+b") as opened:
-            opened.truncate(data.rfind(b"\n") + 1)
 
 
 def _finish(root: Path, rows: Iterable[Row]) -> None:

@@ -31,7 +31,7 @@ from brushwork.captioning.answers import (
 from brushwork.captioning.captioner import Asked, Captioner, NoAnswerError, Reply, opened
 from brushwork.captioning.checks import Checked
 from brushwork.captioning.edits import editable_layout
-from brushwork.captioning.history import begin, end, history_file, mend
+from brushwork.captioning.history import begin, end, history_file
 from brushwork.captioning.profile import Profile, holds, read_profile
 from brushwork.captioning.report import check_and_report
 from brushwork.captioning.tagger import Tagger, is_tagger
@@ -286,8 +286,6 @@ class _Run:
         size = self.captioner.batch_size
         batches = [list(names[start : start + size]) for start in range(0, len(names), size)]
         prompts = {part: prompt(self.profile, part, count=self.count) for part in self._parts()}
-        if not dry_run:
-            mend(history_file(self.layout.root, self.group.rank))
         work = _worked(batches, lambda batch: self._describe(batch, prompts), self.captioner)
         with progress_bar(console, "captions", len(names)) as advance, closing(work):
             for described in work:

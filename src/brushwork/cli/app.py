@@ -19,6 +19,7 @@ from brushwork.cli.buckets import buckets
 from brushwork.cli.cache import cache
 from brushwork.cli.caption import caption
 from brushwork.cli.captions import captions
+from brushwork.cli.compare import compare
 from brushwork.cli.convert import convert
 from brushwork.cli.curate import curate
 from brushwork.cli.demo import demo
@@ -66,6 +67,7 @@ app.command()(save)
 app.command()(sample)
 app.command()(generate)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(search)
 app.command()(report)
 app.command()(inspect)

@@ -40,3 +40,10 @@ class Pruning(StrEnum):
     MEDIAN = "median"
     ASHA = "asha"
     OFF = "off"
+
+
+class SearchedFor(StrEnum):
+    """What a search goes by."""
+
+    LOSS = "loss"
+    SCORE = "score"

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from brushwork.cli.choices import Pruning
+from brushwork.cli.choices import Pruning, SearchedFor
 from brushwork.cli.overrides import DATA_HELP, AsJson, Detach, Offline, Overrides, RecipeName, RunFiles
+
+if TYPE_CHECKING:
+    from brushwork.cli.searching import Searched
 
 
 def search(
@@ -19,7 +22,8 @@ def search(
     references: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Pictures that are not trained on: the loss on them is what is searched for."
+            metavar="DIR",
+            help="Pictures that are not trained on: the loss is measured on them, the score against them.",
         ),
     ] = None,
     recipe: RecipeName = None,
@@ -28,6 +32,12 @@ def search(
         str | None, typer.Option(help="bundled, a diffusers folder, a .safetensors file, or a hub id.")
     ] = None,
     trials: Annotated[int, typer.Option(metavar="N", min=1, help="Trials to attempt, refused ones included.")] = 20,
+    objective: Annotated[
+        SearchedFor,
+        typer.Option(
+            help="What trials go by: the lowest held-out loss, or the score of what the best file draws (evaluate)."
+        ),
+    ] = SearchedFor.LOSS,
     space: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="What is drawn, instead of the default space.")
     ] = None,
@@ -62,7 +72,7 @@ def search(
     """
     from rich.console import Console
 
-    from brushwork.cli.searching import Asked, prepare_search, shown_rules, write_winner
+    from brushwork.cli.searching import Asked, carry_out, prepare_search, shown_rules
 
     if show_rules:
         from brushwork.hpo.safety import describe
@@ -83,6 +93,7 @@ def search(
         rules=rules,
         repeats=repeats,
         pruning=prune.value,
+        objective=objective.value,
         storage=storage,
         seed=seed,
     )
@@ -91,10 +102,7 @@ def search(
     if detach:
         say_detached(context.obj, asked.out)
         return
-    from brushwork.hpo.study import search as run
-
-    done = run(ready.plan, ready.objective, console=console)
-    say(asked.out, write_winner(ready, asked), done=done, storage=storage, as_json=as_json)
+    say(carry_out(ready, asked, console), as_json=as_json)
 
 
 def needed(value: Path | None, name: str, fix: str) -> Path:
@@ -116,20 +124,15 @@ def say_detached(words: list[str], out: Path) -> None:
     typer.echo("  stop:  Ctrl-C there; the same command goes on")
 
 
-def say(out: Path, winner: Path | None, *, done: bool, storage: str | None, as_json: bool) -> None:
-    """Write the report and tell what was found."""
-    from brushwork.hpo.report import make_report, read_results, write_report
-    from brushwork.hpo.study import importance
-
-    report = make_report(read_results(out), importance(out, storage), name=out.absolute().name)
-    page = write_report(report, out)
+def say(found: "Searched", *, as_json: bool) -> None:
+    """Tell what was found."""
     if as_json:
-        told = {"done": done, "verdict": report.verdict, "best": report.best, "counts": report.counts}
-        files = {"winner": None if winner is None else str(winner), "report": str(page)}
+        told = {"done": found.done, "verdict": found.verdict, "best": found.best, "counts": found.counts}
+        files = {"winner": None if found.winner is None else str(found.winner), "report": str(found.report)}
         typer.echo(json.dumps(told | files))
         return
-    typer.echo(report.verdict if done else "not at its end; the same command goes on")
-    typer.echo(f"  trials: {', '.join(f'{count} {state}' for state, count in report.counts.items())}")
-    typer.echo(f"  report: {page}")
-    if winner is not None:
-        typer.echo(f"  recipe: brushwork train DATA --recipe {winner}")
+    typer.echo(found.verdict if found.done else "not at its end; the same command goes on")
+    typer.echo(f"  trials: {', '.join(f'{count} {state}' for state, count in found.counts.items())}")
+    typer.echo(f"  report: {found.report}")
+    if found.winner is not None:
+        typer.echo(f"  recipe: brushwork train DATA --recipe {found.winner}")

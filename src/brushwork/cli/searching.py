@@ -1,22 +1,22 @@
-"""What joins a search to training: a trial is a run on its own folder, its result the lowest held-out loss."""
+"""What joins a search to the stages: what a person asked for, looked at before the first trial, and the winner."""
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from brushwork.cli.choices import Pruning, SearchedFor
 from brushwork.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from brushwork.config.load import Resolved
-    from brushwork.config.schema import Settings
     from brushwork.hpo.safety import Rule
     from brushwork.hpo.space import Space
-    from brushwork.hpo.study import Attempt, Outcome, Plan
+    from brushwork.hpo.study import Objective, Plan
     from brushwork.training.asked import Asked as Settled
 
 OWN = ("save.every_epochs=off", "save.every_steps=off", "sample.prompts=off")
@@ -32,7 +32,8 @@ class Asked:
     Args:
         files: settings files over the recipe.
         overrides: single settings as `key=value`; what they name is not drawn.
-        references: pictures that are held out: the loss on them is what is searched for.
+        references: pictures that are held out: the loss on them is measured, and the score against them.
+        objective: `loss`, the lowest held-out loss of a trial, or `score`, that of its best file in an evaluation.
     """
 
     data: Path
@@ -46,6 +47,7 @@ class Asked:
     rules: Path | None = None
     repeats: int = 3
     pruning: str = "median"
+    objective: str = "loss"
     storage: str | None = None
     seed: int = 0
 
@@ -60,9 +62,117 @@ class Ready:
     """A search whose settings, space, rules and files have been looked at."""
 
     plan: "Plan"
-    objective: "Callable[[Attempt], Outcome]"
+    objective: "Objective"
     resolved: "Resolved"
     overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    Args:
+        done: whether nothing is left to do, here or in other workers.
+        best: the row of the best trial; None where none may be recommended.
+        counts: trials by what became of them.
+        winner: the best settings as a recipe.
+    """
+
+    folder: Path
+    done: bool
+    verdict: str
+    best: dict[str, Any] | None
+    counts: dict[str, int]
+    winner: Path | None
+    report: Path
+
+
+def search(
+    data: str | Path,
+    *,
+    out: str | Path,
+    references: str | Path,
+    trials: int = 20,
+    recipe: str | None = None,
+    files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    objective: str = "loss",
+    space: str | Path | None = None,
+    rules: str | Path | None = None,
+    repeats: int = 3,
+    pruning: str = "median",
+    storage: str | None = None,
+    seed: int = 0,
+    console: "Console | None" = None,
+) -> Searched:
+    """Try settings from a space, learn from each, and write the best as a recipe; in the folder of an earlier search,
+    go on with it.
+
+    Args:
+        data: pictures with captions, as `brushwork.train` reads them.
+        out: the folder of the search.
+        references: pictures that are not trained on: the loss is measured on them, the score against them.
+        trials: how many are attempted, refused ones included.
+        recipe: name or `.toml` file of a recipe: what is not drawn is its.
+        files: settings files over the recipe.
+        overrides: single settings as `key=value`; what they name is not drawn.
+        objective: `loss`, the lowest held-out loss of a trial, or `score`, that of its best file by
+            `brushwork.evaluate`.
+        space: a TOML file that says what is drawn.
+        rules: a TOML file that says what is refused.
+        repeats: how often the recipe, and at the end the winner, are trained with other seeds.
+        pruning: `median`, `asha` or `off`.
+        storage: where the study lies, for workers on several machines: any that Optuna knows, by its URL.
+        seed: what is proposed follows from it.
+        console: where progress is shown; by default the error stream.
+
+    Raises:
+        UserError: something that can be put right.
+    """
+    from rich.console import Console
+
+    console = console or Console(stderr=True)
+    asked = Asked(
+        data=Path(data),
+        out=Path(out),
+        references=Path(references),
+        num_trials=trials,
+        recipe=recipe,
+        files=[Path(file) for file in files],
+        overrides=overrides,
+        space=None if space is None else Path(space),
+        rules=None if rules is None else Path(rules),
+        repeats=repeats,
+        pruning=one_of("pruning", pruning, Pruning),
+        objective=one_of("objective", objective, SearchedFor),
+        storage=storage,
+        seed=seed,
+    )
+    return carry_out(prepare_search(asked, console), asked, console)
+
+
+def one_of(name: str, value: str, words: "type[Pruning] | type[SearchedFor]") -> str:
+    """A word that must be one of a few."""
+    if value not in list(words):
+        raise UserError(
+            f"{name} = {value!r} is none of {', '.join(words)}.", fix=f"{name}={next(iter(words)).value!r}"
+        )
+    return value
+
+
+def carry_out(ready: Ready, asked: Asked, console: "Console") -> Searched:
+    """Search, write the winner as a recipe, and lay out what was found."""
+    from brushwork.hpo.report import make_report, read_results, write_report
+    from brushwork.hpo.study import importance
+    from brushwork.hpo.study import search as attempt_all
+
+    done = attempt_all(ready.plan, ready.objective, console=console)
+    winner = write_winner(ready, asked)
+    report = make_report(
+        read_results(asked.out), importance(asked.out, asked.storage), name=asked.out.absolute().name
+    )
+    page = write_report(report, asked.out)
+    return Searched(asked.out, done, report.verdict, report.best, report.counts, winner, page)
 
 
 def prepare_search(asked: Asked, console: "Console") -> Ready:
@@ -71,6 +181,7 @@ def prepare_search(asked: Asked, console: "Console") -> Ready:
     Raises:
         UserError: a space, a rule, a setting, or a folder that is not there.
     """
+    from brushwork.cli.objectives import Scored, Trains, refuse_unfit_score
     from brushwork.config.load import flatten
     from brushwork.hpo.safety import default_rules, read_rules
     from brushwork.hpo.space import default_space, read_space, refuse_unfit_recipe
@@ -102,6 +213,10 @@ def prepare_search(asked: Asked, console: "Console") -> Ready:
     refuse_unfit_recipe(space, fixed, "the default space" if asked.space is None else str(asked.space))
     _refuse_unfit_choices(space, asked, overrides)
     about = {"data": str(settled.pictures.expanduser().absolute())}
+    by_score = asked.objective == "score"
+    if by_score:
+        refuse_unfit_score(settled, space, asked.references, console)
+        about["objective"] = "score"
     if asked.storage is not None:
         about["storage"] = without_password(asked.storage)
     plan = Plan(
@@ -111,13 +226,17 @@ def prepare_search(asked: Asked, console: "Console") -> Ready:
         fixed=fixed,
         num_trials=asked.num_trials,
         seed=asked.seed,
+        direction="maximize" if by_score else "minimize",
+        on_the_way="minimize",  # whatever is searched for, the held-out loss is what trials are pruned by
         repeats=asked.repeats,
         pruning=asked.pruning,  # type: ignore[arg-type]
         storage=asked.storage,
         about=about,
     )
     kept = [text for text in overrides if text in asked.overrides or text not in (*OWN, held_out)]
-    return Ready(plan, _objective(asked, overrides, settled.resolved.settings, console), settled.resolved, kept)
+    trains = Trains(asked.data, asked.recipe, tuple(asked.files), tuple(overrides), console)
+    objective = Scored(trains, asked.references, asked.out) if by_score else trains
+    return Ready(plan, objective, settled.resolved, kept)
 
 
 def _settled(asked: Asked, overrides: Sequence[str]) -> "Settled":
@@ -143,59 +262,6 @@ def _refuse_unfit_choices(space: "Space", asked: Asked, overrides: Sequence[str]
                 raise UserError(f"the space draws optimizer.name = {name}: {error.problem}", fix=fix) from error
 
 
-def _objective(
-    asked: Asked, overrides: Sequence[str], settings: "Settings", console: "Console"
-) -> "Callable[[Attempt], Outcome]":
-    from brushwork.hpo.space import override
-    from brushwork.hpo.study import Outcome
-    from brushwork.records import Row, read_rows
-    from brushwork.training.run import train
-
-    def objective(attempt: "Attempt") -> Outcome:
-        metrics = attempt.folder / "metrics.jsonl"
-        pruned = False
-
-        def measured() -> list[Row]:
-            return [row for row in read_rows(metrics) if "held_out_loss" in row] if metrics.exists() else []
-
-        def watch(row: Row) -> bool:
-            nonlocal pruned
-            if "held_out_loss" in row:
-                pruned = attempt.report(len(measured()), row["held_out_loss"])
-            return pruned
-
-        for number, row in enumerate(
-            measured(), start=1
-        ):  # what a killed worker measured and could not tell any more
-            pruned = pruned or attempt.report(number, row["held_out_loss"])
-        if not pruned:
-            given = [*overrides, *(override(key, value) for key, value in attempt.values.items())]
-            result = train(
-                asked.data,
-                out=attempt.folder,
-                recipe=asked.recipe,
-                files=asked.files,
-                overrides=given,
-                watch=watch,
-                console=console,
-            )
-            if not pruned and not result.finished:
-                return Outcome(None)
-        rows = measured()
-        if not rows:
-            raise UserError(
-                f"{attempt.folder} measured no held-out loss, which is what the search goes by.",
-                fix="--set validation.every_epochs=1",
-            )
-        lowest = min(rows, key=lambda row: float(row["held_out_loss"]))
-        seconds = sum(float(row.get("seconds", 0.0)) for row in read_rows(metrics))
-        details = {"step": lowest["step"], "steps": rows[-1]["step"], "seconds": round(seconds, 2)}
-        details["adapter"] = str(Path(attempt.folder.name) / f"{settings.name}-lowest-loss.safetensors")
-        return Outcome(None if pruned else float(lowest["held_out_loss"]), pruned=pruned, details=details)
-
-    return objective
-
-
 def write_winner(ready: Ready, asked: Asked) -> Path | None:
     """The best trial's settings as a recipe; None where no trial has come to its end."""
     from brushwork.atomic import write_text
@@ -212,8 +278,9 @@ def write_winner(ready: Ready, asked: Asked) -> Path | None:
     drawn = [override(key, value) for key, value in best["values"].items()]
     overrides = [*ready.overrides, *drawn]
     settings = resolve(recipe=asked.recipe, files=asked.files, overrides=overrides, data=asked.data).settings
+    measure = "score of the evaluation" if asked.objective == "score" else "held-out loss"
     lines = [
-        f"# Trial {best['number']}, the best of {len(results['trials'])} that a search attempted: held-out loss "
+        f"# Trial {best['number']}, the best of {len(results['trials'])} that a search attempted: {measure} "
         f"{best['value']:.5g}.",
         "#",
         f"# Searched in {asked.out.absolute().name}; its report.html says whether that is more than luck.",

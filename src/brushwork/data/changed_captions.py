@@ -10,7 +10,7 @@ from pathlib import Path
 
 from brushwork.atomic import write_bytes
 from brushwork.data.captions import decode_text
-from brushwork.records import Row, append_row, end_last_line, read_rows
+from brushwork.records import Row, append_row, read_rows
 
 HISTORY = "captions.jsonl"
 
@@ -70,9 +70,6 @@ def text_now(file: Path) -> str | None:
 def write_changes(root: Path, changes: Sequence[Change], about: Row) -> None:
     """Write down what was, then what is to be."""
     at = datetime.now(UTC).isoformat(timespec="microseconds")
-    if changes:
-        with (root / HISTORY).open("a+b") as file:
-            end_last_line(file)
     for change in changes:
         append_row(root / HISTORY, {**row_of(change, root), **about, "at": at})
     for change in changes:

@@ -62,11 +62,22 @@ class Result:
         """Whether it draws what it was trained on, beyond what the prompts and seeds leave open: more of its pictures
         are copies than chance allows, or they lie nearer to the training pictures than to the references, and more so
         than those of the base do. Too few copies worry nobody, so the bounds are one-sided."""
-        if self.copies is not None and self._at_least(self.copies) > self.chance:
-            return True
-        if self.leaning is None or self._at_least(self.leaning) <= LEANS:
-            return False
-        return self.leaning_of_base is None or self._at_least(self.leaning - self.leaning_of_base) > 0
+        return self.copying_beyond > 0
+
+    @property
+    def copying_beyond(self) -> float:
+        """How far beyond what may be: the share of copies above chance, or the leaning above its limit, whichever is
+        more; 0 where it does not copy too much."""
+        beyond = 0.0 if self.copies is None else self._at_least(self.copies) - self.chance
+        if self.leaning is not None and self._leans_more_than_base:
+            beyond = max(beyond, self._at_least(self.leaning) - LEANS)
+        return max(0.0, beyond)
+
+    @property
+    def _leans_more_than_base(self) -> bool:
+        if self.leaning is None or self.leaning_of_base is None:
+            return self.leaning is not None
+        return self._at_least(self.leaning - self.leaning_of_base) > 0
 
     def _at_least(self, drawn: Tensor) -> float:
         """What a figure is at least, with the confidence that was asked for."""

@@ -43,7 +43,12 @@ States = Mapping[str, TextStates]
 
 @dataclass(frozen=True)
 class Studio:
-    """What all candidates have in common, and where their pictures lie."""
+    """What all candidates have in common, and where their pictures lie.
+
+    Args:
+        folder_of_base: where the base's pictures lie, so that several evaluations draw them once; by default a folder
+            beside those of the candidates.
+    """
 
     base: Base
     model: ModelConfig
@@ -52,6 +57,7 @@ class Studio:
     folder: Path
     cells: Sequence[Cell]
     batch_size: int
+    folder_of_base: Path | None = None
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:
@@ -69,6 +75,8 @@ class Studio:
         decides = {**cell.request.to_json(), **facts, "loras": contents, "base": None}
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{cell.prompt + 1:02d}-seed{cell.request.seed}-{key}.png"
+        if candidate.is_base and self.folder_of_base is not None:
+            return self.folder_of_base / name
         return self.folder / candidate.name.replace(":", "@") / name
 
     def files(self, candidate: Candidate) -> list[Path]:
@@ -97,7 +105,7 @@ def draw_missing(
         interrupted: asked between two pictures.
     """
     if group.is_first and studio.folder.exists():
-        remove_partials(studio.folder)
+        remove_partials(studio.folder)  # not in `folder_of_base`, where somebody else may be writing
     group.wait()  # every process has seen what is there before one draws
     incomplete = [each for each in asked if studio.missing(each)]
     work = [(each, batch) for each in incomplete for batch in _batches(studio)]

@@ -42,6 +42,11 @@ class Seen:
     small: Tensor
     quality: Tensor | None
 
+    def at(self, places: Sequence[int]) -> "Seen":
+        """What was measured of some of the pictures."""
+        which = torch.tensor(list(places), dtype=torch.long)
+        return Seen(**{name: None if value is None else value[which] for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True, eq=False)
 class Learned:
@@ -123,15 +128,19 @@ class Measured:
     """(W,): how likely a picture is nearer to a training picture than to a reference, in every draw."""
 
 
-def measure(seen: Seen, base: Seen | None, scale: Scale, counts: Tensor, settings: EvaluationConfig) -> Measured:
-    """All parts of a candidate that can be measured."""
+def measure(seen: Seen, bases: Sequence[Seen], scale: Scale, counts: Tensor, settings: EvaluationConfig) -> Measured:
+    """All parts of a candidate that can be measured.
+
+    Args:
+        bases: what the base drew; of runs of several bases what each drew, and the scale is the mean of theirs.
+    """
     per_picture: dict[str, Tensor] = {}
     drawn: dict[str, Tensor] = {}
     raw: dict[str, float] = {}
-    _identity(seen, base, scale, counts, per_picture, drawn, raw)
-    _variety(seen, base, scale, counts, per_picture, drawn, raw)
+    _identity(seen, bases, scale, counts, per_picture, drawn, raw)
+    _variety(seen, bases, scale, counts, per_picture, drawn, raw)
     _style(seen, scale, counts, per_picture, drawn, raw)
-    _adherence(seen, base, scale, counts, per_picture, drawn, raw)
+    _adherence(seen, bases, scale, counts, per_picture, drawn, raw)
     _quality(seen, scale, counts, per_picture, drawn, raw)
     found = None if scale.training is None else copied(seen, scale, quantile=settings.copying_quantile)
     copies = None if found is None else mean(found.is_copy.double(), counts)
@@ -155,6 +164,16 @@ def weights(settings: EvaluationConfig, parts: Sequence[str]) -> dict[str, float
 def score(measured: Measured, shares: Mapping[str, float]) -> Tensor:
     """(W,): the weighted sum of the parts in every draw"""
     return torch.stack([share * measured.drawn[part].nan_to_num() for part, share in shares.items()]).sum(dim=0)
+
+
+def copies_by_chance(scale: Scale, settings: EvaluationConfig) -> float:
+    """The share of copies that pictures of the subject have that copy nothing.
+
+    Each limit is passed by the share that it leaves out; with few references it is their largest value, which one new
+    picture of theirs in n + 1 passes. Where two limits are watched, either may be.
+    """
+    limits = 1 if scale.references.content is None else 2
+    return min(0.5, limits * max(1 - settings.copying_quantile, 1 / (len(scale.references.small) + 1)))
 
 
 def copied(seen: Seen, scale: Scale, *, quantile: float) -> Copying:
@@ -182,7 +201,7 @@ def copied(seen: Seen, scale: Scale, *, quantile: float) -> Copying:
 
 def _identity(
     seen: Seen,
-    base: Seen | None,
+    bases: Sequence[Seen],
     scale: Scale,
     counts: Tensor,
     per_picture: dict[str, Tensor],
@@ -195,15 +214,17 @@ def _identity(
     near = likeness.likeness(seen.subject, references)
     raw["similarity to the references"] = float(near.nanmean().nan_to_num())
     raw["similarity among the references"] = likeness.ceiling(references)
-    start = None if base is None else _there(base.subject)
-    if base is None or base.subject is None or start is None:
+    began = [base.subject for base in bases if base.subject is not None]
+    start = _there(torch.cat(began)) if began else None
+    if start is None:
         per_picture["identity"] = near
         drawn["identity"] = likeness.scaled(mean(near, counts), floor=0.0, ceiling=likeness.ceiling(references))
     else:
         values = likeness.way(seen.subject, references, start=start)
         per_picture["identity"] = values
         # The base's own mean moves with the prompts that are drawn, so it is taken from each draw.
-        gone = mean(values, counts) - mean(likeness.way(base.subject, references, start=start), counts)
+        floors = [mean(likeness.way(subject, references, start=start), counts) for subject in began]
+        gone = mean(values, counts) - torch.stack(floors).nanmean(dim=0)
         full = likeness.way_among_references(references, start=start)
         drawn["identity"] = likeness.scaled(gone, floor=0.0, ceiling=full)
     drawn["identity"] = drawn["identity"].nan_to_num()  # who draws no face at all has no likeness
@@ -219,7 +240,7 @@ def _there(vectors: Tensor | None) -> Tensor | None:
 
 def _variety(
     seen: Seen,
-    base: Seen | None,
+    bases: Sequence[Seen],
     scale: Scale,
     counts: Tensor,
     per_picture: dict[str, Tensor],
@@ -244,9 +265,12 @@ def _variety(
     if seen.content is not None:
         raw["Vendi score"] = variety.vendi(seen.content)
     off_diagonal = alike & ~torch.eye(len(alike), dtype=torch.bool)
-    if base is not None and bool(off_diagonal.any()):
+    if bases and bool(off_diagonal.any()):
         within = variety.mean_distance(composed.double(), counts, alike=alike)
-        full = variety.mean_distance(variety.distances(base.layout).double(), counts[:1], alike=alike)
+        each = [
+            variety.mean_distance(variety.distances(base.layout).double(), counts[:1], alike=alike) for base in bases
+        ]
+        full = torch.stack(each).mean(dim=0)
         raw["distance of composition between seeds"] = float(within[0])
         shares.append((within / full.clamp(min=1e-6)).clamp(max=1))
     if shares:
@@ -274,7 +298,7 @@ def _style(
 
 def _adherence(
     seen: Seen,
-    base: Seen | None,
+    bases: Sequence[Seen],
     scale: Scale,
     counts: Tensor,
     per_picture: dict[str, Tensor],
@@ -282,10 +306,13 @@ def _adherence(
     raw: dict[str, float],
 ) -> None:
     """Against the base, which follows a prompt as well as it can; without it there is no scale."""
-    if scale.texts is None or seen.read is None or base is None or base.read is None:
+    followed = [base.read for base in bases if base.read is not None]
+    if scale.texts is None or seen.read is None or not followed:
         return
-    values = likeness.adherence(seen.read, scale.texts, scale.prompts)
-    full = mean(likeness.adherence(base.read, scale.texts, scale.prompts), counts)
+    texts = scale.texts
+    values = likeness.adherence(seen.read, texts, scale.prompts)
+    each = [mean(likeness.adherence(read, texts, scale.prompts), counts) for read in followed]
+    full = torch.stack(each).mean(dim=0)
     if float(full[0]) <= 1e-4:  # the base itself does not follow them, so nothing can be said
         return
     per_picture["adherence"] = values

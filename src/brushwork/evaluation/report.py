@@ -177,7 +177,7 @@ def _candidate_row(story: Story, candidate: Candidate, folder: Path) -> dict[str
 
 
 def _picture_row(story: Story, measured: Measured, place: int, file: Path, folder: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"file": _link(file, folder, quoted=False)}
+    row: dict[str, Any] = {"file": link_to(file, folder, quoted=False)}
     row |= {
         part: None if values[place].isnan() else round(float(values[place]), 4)
         for part, values in measured.per_picture.items()
@@ -267,14 +267,14 @@ def _cell(story: Story, candidate: Candidate, place: int, folder: Path, value: f
 
 def _drawn(file: Path, text: str, seed: int, folder: Path, value: float | None = None) -> Picture:
     with Image.open(file) as image:
-        return Picture(embedded(image), _link(file, folder), f"{text} (seed {seed})", value)
+        return Picture(embedded(image), link_to(file, folder), f"{text} (seed {seed})", value)
 
 
 def _of_subject(shown: Any) -> Picture:
     return Picture(embedded(shown.image), "", shown.name)
 
 
-def _link(file: Path, folder: Path, *, quoted: bool = True) -> str:
+def link_to(file: Path, folder: Path, *, quoted: bool = True) -> str:
     """From the page to a picture; of another drive, its whole place."""
     try:
         way = Path(os.path.relpath(file, folder)).as_posix()

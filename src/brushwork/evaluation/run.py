@@ -22,7 +22,8 @@ from brushwork.evaluation.best import name_best, read_pick
 from brushwork.evaluation.candidates import BASE, Candidate, Folder, candidates, open_folder
 from brushwork.evaluation.choice import Choice, Result, Verdict, choose, judge
 from brushwork.evaluation.drawing import Studio, draw_missing
-from brushwork.evaluation.parts import PARTS, Measured, Scale, Seen, measure, score, weights
+from brushwork.evaluation.kept import Conditions, keep
+from brushwork.evaluation.parts import PARTS, Measured, Scale, Seen, copies_by_chance, measure, score, weights
 from brushwork.evaluation.prompts import Cell, cells, read_asked, without_trigger
 from brushwork.evaluation.report import Story, write_report
 from brushwork.evaluation.resampling import draws
@@ -91,6 +92,7 @@ def evaluate(
     samples: str | Path | None = None,
     size: int | None = None,
     out: str | Path | None = None,
+    base_pictures: str | Path | None = None,
     overrides: Sequence[str] = (),
     console: Console | None = None,
 ) -> Evaluated:
@@ -107,6 +109,8 @@ def evaluate(
         samples: pictures that are already drawn, to be measured instead.
         size: side of the pictures in pixels; by default what the run was trained at, else the base's own.
         out: where pictures and report go; by default `evaluation` in the run.
+        base_pictures: where the base's pictures are kept, for several evaluations to draw them once; by default
+            with the others.
         overrides: changed settings as `key=value`, above all of the section `evaluation`.
         console: where progress is shown; by default the error stream.
     """
@@ -124,7 +128,16 @@ def evaluate(
     if samples is not None:
         drawn = _already_drawn(Path(samples), trigger=word)
     elif folder is not None:
-        drawn = _draw(folder, settings, place, trigger=word, size=size, group=group, console=console)
+        drawn = _draw(
+            folder,
+            settings,
+            place,
+            trigger=word,
+            size=size,
+            base_pictures=_path(base_pictures),
+            group=group,
+            console=console,
+        )
     else:
         raise UserError("there is nothing to evaluate.", fix="brushwork evaluate RUN, or --samples DIR")
     found = None
@@ -203,6 +216,7 @@ def _draw(
     *,
     trigger: str,
     size: int | None,
+    base_pictures: Path | None,
     group: Group,
     console: Console,
 ) -> Drawn:
@@ -221,6 +235,7 @@ def _draw(
         folder=place / "pictures",
         cells=wanted,
         batch_size=evaluation.batch_size,
+        folder_of_base=base_pictures,
     )
     everybody = [Candidate(BASE), *asked]
     missing = sum(len(studio.missing(each)) for each in everybody)
@@ -285,6 +300,7 @@ def weigh(
         prompts=torch.tensor(list(drawn.prompts)),
         texts=eyes.texts(drawn.plain) if drawn.plain else None,
     )
+    keep(place, seen, scale, _conditions(subjects, drawn, eyes, settings))
     measured, shares, chance = _scored(seen, scale, drawn, settings)
     base = next((each for each in measured if each.is_base), None)
     results = {
@@ -342,29 +358,34 @@ def weigh(
     )
 
 
+def _conditions(subjects: Subjects, drawn: Drawn, eyes: Eyes, settings: EvaluationConfig) -> Conditions:
+    """What another run must have in common with this one to be compared with it."""
+    words = drawn.plain or drawn.texts
+    return Conditions(
+        prompts=tuple(words[number] for number in drawn.prompts),
+        seeds=tuple(drawn.seeds),
+        references=tuple(each.digest for each in subjects.references),
+        encoder="" if eyes.encoder is None else eyes.encoder.fingerprint,
+        reader="" if eyes.reader is None else eyes.reader.fingerprint,
+        detector="" if eyes.detector is None else str(settings.face_detector),
+        encoder_name="" if eyes.encoder is None else eyes.encoder.name,
+        settings=settings,
+    )
+
+
 def _scored(
     seen: Mapping[Candidate, Seen], scale: Scale, drawn: Drawn, settings: EvaluationConfig
 ) -> tuple[dict[Candidate, Measured], dict[str, float], float]:
     """Every candidate in numbers, the weight of each part that all of them have, and the copies that are chance."""
     counts = draws(drawn.prompts, resamples=settings.resamples, seed=settings.seed)
-    base = next((found for each, found in seen.items() if each.is_base), None)
-    measured = {each: measure(found, base, scale, counts, settings) for each, found in seen.items()}
+    bases = [found for each, found in seen.items() if each.is_base]
+    measured = {each: measure(found, bases, scale, counts, settings) for each, found in seen.items()}
     common_parts = [part for part in PARTS if all(part in found.drawn for found in measured.values())]
     if not common_parts:
         raise UserError(
             "nothing could be measured of these pictures.", fix="name more references, or another encoder"
         )
-    return measured, weights(settings, common_parts), _chance(scale, settings)
-
-
-def _chance(scale: Scale, settings: EvaluationConfig) -> float:
-    """The share of copies that pictures of the subject have that copy nothing.
-
-    Each limit is passed by the share that it leaves out; with few references it is their largest value, which one new
-    picture of theirs in n + 1 passes. Where two limits are watched, either may be.
-    """
-    limits = 1 if scale.references.content is None else 2
-    return min(0.5, limits * max(1 - settings.copying_quantile, 1 / (len(scale.references.small) + 1)))
+    return measured, weights(settings, common_parts), copies_by_chance(scale, settings)
 
 
 def _one_strength(results: Sequence[Result], best: Result | None) -> list[Result]:

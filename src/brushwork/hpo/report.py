@@ -70,6 +70,7 @@ class Report:
     by_choice: dict[str, list[dict[str, Any]]]
     trials: list[dict[str, Any]]
     repeats: dict[str, list[float | None]]
+    measure: str = "held-out loss"
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -98,6 +99,8 @@ def make_report(results: Mapping[str, Any], importance: dict[str, float] | None,
     rules = Counter(str(row["rule"]) for row in trials if row["state"] == "refused")
     best = next((row for row in trials if row["number"] == results["best"]), None)
     gain = gain_of(results["repeats"], minimize=results["direction"] == "minimize")
+    by_score = results.get("about", {}).get("objective") == "score"
+    copying = copied_repeats(results["repeats"]) if by_score else ""
     return Report(
         name=name,
         attempts=results["attempts"],
@@ -105,11 +108,12 @@ def make_report(results: Mapping[str, Any], importance: dict[str, float] | None,
         by_rule=dict(sorted(rules.items())),
         best=best,
         gain=gain,
-        verdict=verdict(best, gain),
+        verdict=(verdict(best, gain) if best is not None else why_none(trials, rules)) + copying,
         importance=importance,
         by_choice=compared(trials, minimize=results["direction"] == "minimize"),
         trials=trials,
         repeats=dict(results["repeats"]),
+        measure="score" if by_score else "held-out loss",
     )
 
 
@@ -130,10 +134,37 @@ def gain_of(repeats: Mapping[str, Sequence[float | None]], *, minimize: bool) ->
     return Gain(len(pairs), middle, least, stdev([b for b, _ in pairs]))
 
 
-def verdict(best: Mapping[str, Any] | None, gain: Gain | None) -> str:
+def why_none(trials: Sequence[Mapping[str, Any]], rules: Mapping[str, int]) -> str:
+    """Why nothing is recommended, and what to do."""
+    refused = sum(rules.values())
+    if any(row.get("barred") for row in trials):
+        return (
+            "Every trial that came to its end draws copies of its training pictures, so none is recommended: train "
+            "on more pictures, or for fewer steps."
+        )
+    if trials and refused == len(trials):
+        most = max(rules, key=lambda rule: rules[rule])
+        return (
+            f"All {refused} trials were refused before they trained, most of them by rule {most} ({rules[most]}): "
+            "the space and the rules do not fit one another. The rules are those of SD 1.5 and SDXL at their usual "
+            "rates; for another base give a space and rules of its own (--space FILE --rules FILE; an empty file "
+            "refuses nothing), and another --out."
+        )
+    return "No trial came to its end, so there is nothing to recommend; the table says why."
+
+
+def copied_repeats(repeats: Mapping[str, Sequence[float | None]]) -> str:
+    """What is to be said of repeats that copy; their results are below 0, which no score is."""
+    told = []
+    for what, name in (("base", "the recipe"), ("winner", "the winner")):
+        values = [value for value in repeats.get(what, []) if value is not None]
+        if copies := sum(value < 0 for value in values):
+            told.append(f"{name} copies training pictures with {copies} of {len(values)} other seeds")
+    return f" To be known: {'; '.join(told)}." if told else ""
+
+
+def verdict(best: Mapping[str, Any], gain: Gain | None) -> str:
     """A sentence that claims no more than was measured."""
-    if best is None:
-        return "No trial came to its end, so there is nothing to recommend; the table says why."
     named = f"Trial {best['number']} is the best that was tried"
     if gain is None:
         return (
@@ -203,11 +234,11 @@ def draw(report: Report, folder: Path) -> list[Path]:
         shares = report.importance
         made.append(_drawn(folder / "importance.png", lambda axes: _importance(axes, shares, len(done))))
     for key in sorted({key for row in done for key in row["drawn"]}):
-        made.append(_drawn(folder / f"{key}.png", lambda axes, key=key: _slice(axes, done, key)))  # type: ignore[misc]
+        made.append(_drawn(folder / f"{key}.png", lambda axes, key=key: _slice(axes, report, done, key)))  # type: ignore[misc]
     ratio = f"lora.alpha{RATIO}"
     both = [row for row in done if ratio in row["drawn"] and "lora.rank" in row["drawn"]]
     if both:
-        made.append(_drawn(folder / "rank-and-ratio.png", lambda axes: _plane(axes, both, ratio)))
+        made.append(_drawn(folder / "rank-and-ratio.png", lambda axes: _plane(axes, report, both, ratio)))
     return made
 
 
@@ -223,8 +254,12 @@ def _drawn(file: Path, fill: Callable[[Axes], None]) -> Path:
 
 def _history(axes: Axes, report: Report) -> None:
     axes.margins(y=0.12)
+    alike = report.measure == "held-out loss"  # what a trial measures on its way is its result's own kind
+    if not alike:
+        _bars(axes, report)
     for state in STATES:
-        rows = [(row["number"], _height(row)) for row in report.trials if row["state"] == state]
+        found = [row for row in report.trials if row["state"] == state and not row.get("barred")]
+        rows = [(row["number"], _height(row) if alike else row["value"]) for row in found]
         known = [(number, height) for number, height in rows if height is not None]
         marker = "o" if state == "complete" else "x"
         if known:
@@ -246,9 +281,19 @@ def _history(axes: Axes, report: Report) -> None:
         axes.axhline(mean(base), color="#555", linestyle="--", linewidth=1, label="recipe, other seeds")
         if len(base) > 1:
             axes.axhspan(mean(base) - stdev(base), mean(base) + stdev(base), color="#555", alpha=0.12)
-    axes.set(xlabel="trial", ylabel="result", title="History; a cross is the last measurement of a pruned trial")
+    crosses = "; a cross is the last measurement of a pruned trial" if alike else ""
+    axes.set(xlabel="trial", ylabel=report.measure, title=f"History{crosses}")
     axes.title.set_fontsize(10)
     axes.legend(fontsize=7)
+
+
+def _bars(axes: Axes, report: Report) -> None:
+    """Trials that copy, which cannot win: below 0, by how much they do."""
+    copying = [row for row in report.trials if row.get("barred")]
+    if copying:
+        numbers, depths = [row["number"] for row in copying], [row["value"] for row in copying]
+        axes.scatter(numbers, depths, label="copies, cannot win", color="#b3402a", marker="v", s=26)
+        axes.axhline(0, color="#b3402a", linewidth=0.8)
 
 
 def _height(row: Mapping[str, Any]) -> float | None:
@@ -267,7 +312,7 @@ def _importance(axes: Axes, importance: Mapping[str, float], num_trials: int) ->
     axes.tick_params(axis="y", labelsize=7)
 
 
-def _slice(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+def _slice(axes: Axes, report: Report, rows: Sequence[Mapping[str, Any]], key: str) -> None:
     shown = [row for row in rows if key in row["drawn"]]
     values = [row["drawn"][key] for row in shown]
     number = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
@@ -275,10 +320,10 @@ def _slice(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
     axes.scatter(places, [row["value"] for row in shown], c=[row["number"] for row in shown], cmap="viridis", s=26)
     if number and "rate" in key and min(values) > 0:
         axes.set_xscale("log")
-    axes.set(xlabel=key, ylabel="result", title=f"{key}: later trials are brighter")
+    axes.set(xlabel=key, ylabel=report.measure, title=f"{key}: later trials are brighter")
 
 
-def _plane(axes: Axes, rows: Sequence[Mapping[str, Any]], ratio: str) -> None:
+def _plane(axes: Axes, report: Report, rows: Sequence[Mapping[str, Any]], ratio: str) -> None:
     shown = axes.scatter(
         [str(row["drawn"]["lora.rank"]) for row in sorted(rows, key=lambda row: row["drawn"]["lora.rank"])],
         [row["drawn"][ratio] for row in sorted(rows, key=lambda row: row["drawn"]["lora.rank"])],
@@ -286,7 +331,7 @@ def _plane(axes: Axes, rows: Sequence[Mapping[str, Any]], ratio: str) -> None:
         cmap="viridis",
         s=60,
     )
-    axes.figure.colorbar(shown, ax=axes, label="result")
+    axes.figure.colorbar(shown, ax=axes, label=report.measure)
     axes.set(xlabel="lora.rank", ylabel="alpha / rank", title="Rank and ratio")
 
 

@@ -53,6 +53,7 @@ BEAT, SILENCE = 30.0, 300.0
 """Seconds between two signs of life, and without one until a worker on another machine counts as dead."""
 
 Pruning = Literal["median", "asha", "off"]
+Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ class Outcome:
     Args:
         value: what is searched for; None where the trial was interrupted, or pruned.
         pruned: ended early because `Attempt.report` said so.
+        barred: why it cannot win, whatever its value; the sampler learns from the value all the same.
         details: further figures, kept with the trial.
     """
 
     value: float | None
     pruned: bool = False
+    barred: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -96,6 +99,7 @@ class Plan:
     Args:
         fixed: every setting of the recipe, by its dotted key.
         about: what else a study must keep, e.g. the data; trials of another kind are not mixed in.
+        on_the_way: which way what `Attempt.report` tells is better; None is the direction of the result.
         repeats: how often the recipe, and at the end the winner, are trained with other seeds.
         storage: any that Optuna knows, by its URL; None is SQLite in the folder.
     """
@@ -106,11 +110,17 @@ class Plan:
     fixed: Mapping[str, Any]
     num_trials: int
     seed: int = 0
-    direction: Literal["minimize", "maximize"] = "minimize"
+    direction: Direction = "minimize"
+    on_the_way: Direction | None = None
     repeats: int = 3
     pruning: Pruning = "median"
     storage: str | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def turned(self) -> float:
+        """-1 where what is told on the way is better the other way than the result: Optuna compares both alike."""
+        return 1.0 if self.on_the_way in (None, self.direction) else -1.0
 
 
 def search(plan: Plan, objective: Objective, *, console: Console) -> bool:
@@ -278,6 +288,8 @@ class Desk:
             return False
         for name, value in outcome.details.items():
             trial.set_user_attr(name, value)
+        if outcome.barred is not None:
+            trial.set_user_attr("barred", outcome.barred)
         if outcome.pruned:
             self._end(trial, optuna.trial.TrialState.PRUNED, why="pruned: behind the others at the same point")
             self.say(f"{told}: pruned")
@@ -285,8 +297,9 @@ class Desk:
             self._end(trial, optuna.trial.TrialState.FAIL, why=f"the result is {outcome.value}")
             self.say(f"{told}: failed: the result is {outcome.value}")
         else:
-            self._end(trial, optuna.trial.TrialState.COMPLETE, value=outcome.value)
-            self.say(f"{told}: {outcome.value:.5g}")
+            self._end(trial, optuna.trial.TrialState.COMPLETE, value=outcome.value, why=outcome.barred)
+            barred = "" if outcome.barred is None else f", cannot win: {outcome.barred}"
+            self.say(f"{told}: {outcome.value:.5g}{barred}")
         return True
 
     def _end(
@@ -307,7 +320,7 @@ class Desk:
     def _reported(self, trial: optuna.Trial, step: int, value: float) -> bool:
         with quiet():
             if step not in self.study.trials[trial.number].intermediate_values:
-                trial.report(value, step)
+                trial.report(self.plan.turned * value, step)
             return trial.should_prune()
 
     @contextmanager
@@ -357,9 +370,10 @@ class Desk:
     # What came of it
 
     def winner(self) -> optuna.trial.FrozenTrial | None:
-        """The best trial that was trained to its end."""
+        """The best trial that was trained to its end and may win."""
         done = [state for state in self.study.get_trials(deepcopy=False) if state.value is not None]
         done = [trial for trial in done if trial.state == optuna.trial.TrialState.COMPLETE]
+        done = [trial for trial in done if "barred" not in trial.user_attrs]
         sign = 1 if self.plan.direction == "minimize" else -1
         return min(done, key=lambda trial: sign * float(trial.value or 0), default=None)
 
@@ -374,7 +388,7 @@ class Desk:
             "attempts": self.plan.num_trials,
             "best": None if winner is None else winner.number,
             "repeats": repeats,
-            "trials": [_row(trial) for trial in self.study.get_trials(deepcopy=False)],
+            "trials": [_row(trial, self.plan.turned) for trial in self.study.get_trials(deepcopy=False)],
             "about": dict(self.plan.about),
         }
         write_text(self.plan.folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
@@ -508,7 +522,7 @@ def _drawn(space: Space) -> dict[str, str]:
     }
 
 
-def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+def _row(trial: optuna.trial.FrozenTrial, turned: float) -> dict[str, Any]:
     """A trial as `trial_results.json` keeps it."""
     attributes = {key: value for key, value in trial.user_attrs.items() if key not in ("beat", "worker")}
     state = "refused" if "refused" in attributes else trial.state.name.lower().replace("fail", "failed")
@@ -523,7 +537,7 @@ def _row(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         },
         "why": attributes.pop("why", None),
         "rule": attributes.pop("refused", None),
-        "curve": {str(step): value for step, value in sorted(trial.intermediate_values.items())},
+        "curve": {str(step): turned * value for step, value in sorted(trial.intermediate_values.items())},
         "began": _time(trial.datetime_start),
         "ended": _time(trial.datetime_complete),
         **attributes,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from brushwork.amounts import duration
 from brushwork.config.load import read_toml
 from brushwork.errors import UserError
 from brushwork.records import Row, read_rows
@@ -126,14 +127,6 @@ def progress(told: dict[str, Any]) -> str:
     """`step 340 of 2000, 1 h 12 min left`"""
     left = told["seconds_left"]
     return f"step {told['step']} of {told['total_steps']}" + ("" if left is None else f", {duration(left)} left")
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _losses(told: dict[str, Any]) -> list[str]:
