@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brushwork.captioning.run import caption as caption
     from brushwork.cli.evaluating import evaluator as evaluator
+    from brushwork.cli.reporting import report as report
     from brushwork.cli.searching import search as search
     from brushwork.curation.run import curate as curate
     from brushwork.demonstration.run import demo as demo
@@ -45,6 +46,7 @@ _PLACES = {
     "evaluator": ("brushwork.cli.evaluating", "evaluator"),
     "extract": ("brushwork.training.extract", "extract"),
     "generate": ("brushwork.generation.generate", "generate"),
+    "report": ("brushwork.cli.reporting", "report"),
     "resume": ("brushwork.training.run", "resume"),
     "search": ("brushwork.cli.searching", "search"),
     "train": ("brushwork.training.run", "train"),
@@ -65,6 +67,7 @@ __all__ = [
     "evaluator",
     "extract",
     "generate",
+    "report",
     "resume",
     "search",
     "train",

@@ -242,7 +242,7 @@ RUN = {
 }
 
 
-def learn(film: Path, out: Path, **changes: str) -> RunResult:
+def learn(film: Path, out: Path, page: StringIO | None = None, **changes: str) -> RunResult:
     values = RUN | {
         "evaluation.prompts": repr(str(film / "prompts.txt")),
         "evaluation.references": repr(str(film / "references")),
@@ -253,7 +253,7 @@ def learn(film: Path, out: Path, **changes: str) -> RunResult:
         out=out,
         overrides=[f"{key}={value}" for key, value in values.items()],
         evaluate=evaluator(),
-        console=Console(file=StringIO()),
+        console=Console(file=page or StringIO(), width=200),
     )
 
 
@@ -343,3 +343,19 @@ def test_references_that_are_trained_on_are_refused_before_the_first_step(film: 
 def test_a_run_that_is_to_be_evaluated_needs_somebody_who_does_it(film: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nobody was named who makes them"):
         train(film / "training", out=tmp_path / "run", overrides=["evaluation.every_epochs=1", "train.max_steps=1"])
+
+
+def test_strengths_and_running_means_are_told_to_wait_for_an_evaluation_afterwards(
+    film: Path, tmp_path: Path
+) -> None:
+    page = StringIO()
+    changes = {"train__epochs": "1", "evaluation__strengths": "[0.7, 1.0]", "evaluation__ema": "true"}
+    run = learn(film, tmp_path / "run", page=page, **changes).folder
+    told = report(run / "evaluation")
+
+    note = (
+        "during the training each file is tried at strength 1 alone; strengths 0.7, 1 and running means are tried by"
+    )
+    assert note in " ".join(page.getvalue().split())
+    assert any(each.startswith(note) for each in told["notes"])
+    assert [each["strength"] for each in told["candidates"]] == [1.0, 1.0]

@@ -46,6 +46,9 @@ class EvaluatesWhileTraining:
         """Draw, and when there is a file to judge, judge it; -> `overtrained`, where the pictures say so."""
         during = self._during
         assert during is not None
+        if occasion.file is None and occasion.group.is_first:  # the base, at the beginning
+            for note in during.left_for_later():
+                occasion.console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
         whole = during.draw(
             occasion.run,
             occasion.file,

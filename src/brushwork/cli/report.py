@@ -1,4 +1,4 @@
-"""`brushwork report`: what a search found, on one page."""
+"""`brushwork report`: what a search found, or where a run stands, on one page."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,28 +9,23 @@ from brushwork.cli.overrides import AsJson
 
 
 def report(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of a `brushwork search`, finished or not.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="STUDY|RUN", help="Folder of a `brushwork search` or of a run, finished or not.")
+    ],
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the study lies, if the search was given one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.html and report.json: the best trial, what mattered, slices, refused and pruned trials, history.
+    """Write report.html and report.json: of a search the best trial, what mattered, slices, refused and pruned
+    trials, history; of a run its curves, verdict, evaluation, settings, memory and time.
 
     Example: brushwork report studies/corgi
     """
-    from brushwork.errors import UserError
-    from brushwork.hpo.report import make_report, read_results, write_report
+    from brushwork.cli.reporting import report as write
 
-    results = read_results(study)
-    named = results.get("about", {}).get("storage")
-    if storage is None and named is not None:
-        raise UserError(f"{study} keeps its study in {named}.", fix=f"brushwork report {study} --storage URL")
-    from brushwork.hpo.study import importance
-
-    made = make_report(results, importance(study, storage), name=study.absolute().name)
-    page = write_report(made, study)
+    made = write(folder, storage=storage)
     if as_json:
-        typer.echo((study / "report.json").read_text(encoding="utf-8").strip())
+        typer.echo(made.figures.read_text(encoding="utf-8").strip())
         return
-    typer.echo(f"{page}: {made.verdict}")
+    typer.echo(f"{made.page}: {made.sentence}")

@@ -614,10 +614,10 @@ class EvaluationConfig(Section):
     """Seed of each prompt's first picture; every file draws the same prompts at the same seeds."""
 
     strengths: tuple[float, ...] = Field((1.0,), min_length=1)
-    """Strengths at which each file is tried."""
+    """Strengths at which each file is tried. An evaluation during the training tries strength 1 alone."""
 
     ema: bool = False
-    """Also try the running means that the training wrote beside the files."""
+    """Also try the running means that the training wrote beside the files; not during the training."""
 
     batch_size: int = Field(4, ge=1)
     """Pictures that are drawn at once."""

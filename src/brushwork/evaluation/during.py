@@ -5,7 +5,7 @@ The pictures are those that `brushwork evaluate RUN` would draw of the same file
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,7 +45,23 @@ class During:
                 "evaluation.every_epochs compares LoRAs, and train.mode = full makes none.",
                 fix="--set evaluation.every_epochs=off",
             )
-        self.cells, self.drawn = picture_requests(self.settings, trigger=self.settings.trigger, side=self.side)
+        self.cells, drawn = picture_requests(self.settings, trigger=self.settings.trigger, side=self.side)
+        self.drawn = replace(drawn, notes=[*drawn.notes, *self.left_for_later()])
+
+    def left_for_later(self) -> list[str]:
+        """What the network that trains cannot draw: it wears its adapter as it is, at strength 1."""
+        evaluation = self.settings.evaluation
+        asked = []
+        if set(evaluation.strengths) != {1.0}:
+            asked.append(f"strengths {', '.join(f'{each:g}' for each in evaluation.strengths)}")
+        if evaluation.ema:
+            asked.append("running means")
+        if not asked:
+            return []
+        return [
+            f"during the training each file is tried at strength 1 alone; {' and '.join(asked)} are tried by "
+            "`brushwork evaluate RUN` afterwards"
+        ]
 
     def texts(self) -> list[str]:
         """Every prompt, and every negative one."""

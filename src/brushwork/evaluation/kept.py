@@ -6,7 +6,7 @@ Shapes in this file:  N cells   D width of a vector
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,13 @@ def _floats(small: Tensor) -> Tensor:
 
 
 def _conditions(told: Mapping[str, Any]) -> Conditions:
-    lists: dict[str, Sequence[Any]] = {name: told[name] for name in ("prompts", "seeds", "references")}
-    rest = {name: str(told[name]) for name in ("encoder", "reader", "detector", "encoder_name")}
-    settings = EvaluationConfig.model_validate(told["settings"])
-    return Conditions(**{name: tuple(values) for name, values in lists.items()}, **rest, settings=settings)
+    return Conditions(
+        prompts=tuple(map(str, told["prompts"])),
+        seeds=tuple(map(int, told["seeds"])),
+        references=tuple(map(str, told["references"])),
+        encoder=str(told["encoder"]),
+        reader=str(told["reader"]),
+        detector=str(told["detector"]),
+        encoder_name=str(told["encoder_name"]),
+        settings=EvaluationConfig.model_validate(told["settings"]),
+    )

@@ -45,7 +45,19 @@ class Seen:
     def at(self, places: Sequence[int]) -> "Seen":
         """What was measured of some of the pictures."""
         which = torch.tensor(list(places), dtype=torch.long)
-        return Seen(**{name: None if value is None else value[which] for name, value in vars(self).items()})
+
+        def some(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[which]
+
+        return Seen(
+            content=some(self.content),
+            subject=some(self.subject),
+            read=some(self.read),
+            layout=self.layout[which],
+            style=self.style[which],
+            small=self.small[which],
+            quality=some(self.quality),
+        )
 
 
 @dataclass(frozen=True, eq=False)
