@@ -145,10 +145,10 @@ def why_none(trials: Sequence[Mapping[str, Any]], rules: Mapping[str, int]) -> s
     if trials and refused == len(trials):
         most = max(rules, key=lambda rule: rules[rule])
         return (
-            f"All {refused} trials were refused before they trained, most of them by rule {most} ({rules[most]}): "
-            "the space and the rules do not fit one another. The rules are those of SD 1.5 and SDXL at their usual "
-            "rates; for another base give a space and rules of its own (--space FILE --rules FILE; an empty file "
-            "refuses nothing), and another --out."
+            f"All {refused} trials were refused before they trained, most of them by rule {most} ({rules[most]}), so "
+            "there is nothing to recommend: the space and the rules do not fit one another. The rules are those of "
+            "SD 1.5 and SDXL at their usual rates; for another base give a space and rules of its own (--space FILE "
+            "--rules FILE; an empty file refuses nothing), and another --out."
         )
     return "No trial came to its end, so there is nothing to recommend; the table says why."
 
