@@ -79,7 +79,8 @@ def test_two_runs_of_two_bases_are_compared_on_the_prompts_that_they_share(
     assert told["prompts"] == ["portrait", "on a beach", "at night"]  # whatever calls the subject in each
     assert [each["size"] for each in told["runs"]] == [[64, 64], [96, 96]]
     assert told["num_bases"] == 2
-    assert set(told["weights"]) == {"identity", "variety", "style", "adherence", "quality"}
+    assert set(told["weights"]) == {"identity", "variety", "style", "quality"}
+    assert "not in the score: adherence" in told["notes"]  # a base of random weights follows no prompt
     scores = {each["name"]: each["score"]["value"] for each in told["runs"]}
     assert told["pairs"][0]["score"]["value"] == pytest.approx(scores["small"] - scores["large"], abs=2e-4)
     page = Path(told["report"]).read_text(encoding="utf-8")

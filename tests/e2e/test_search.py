@@ -141,6 +141,7 @@ def test_the_rules_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
 def by_score(film: Path, out: Path, *more: str, num_trials: int = 2, **others: Any) -> Any:
     """Two trials by the score, in Python."""
     drawing_quickly = {
+        "train.max_steps": "1",
         "trigger": "'a red fox'",
         "evaluation.prompts": repr(str(film / "prompts.txt")),
         "evaluation.seeds": "1",

@@ -195,8 +195,10 @@ def refuse_unfit_score(settled: "Settled", space: "Space", references: Path, con
             "a search by the score compares LoRAs, and train.mode = full makes none.", fix="--objective loss"
         )
     picture_requests(settings, trigger=settings.trigger, side=settings.data.resolution or 64)
+    # Every picture of the data is looked at, also one that the references hold too.
+    learns = settings.model_copy(update={"validation": settings.validation.model_copy(update={"data": None})})
     place = str(settled.pictures.expanduser().absolute())
-    read_subjects(Folder(settled.folder.path, settings, {"data": place}), references=references, training=None)
+    read_subjects(Folder(settled.folder.path, learns, {"data": place}), references=references, training=None)
     eyes = open_eyes(
         settings.evaluation,
         base=settings.model.base,
