@@ -36,27 +36,20 @@ def say(found: "Compared", *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"report": str(found.report), **json.loads(_beside(found.report).read_text("utf-8"))}))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from brushwork.evaluation.comparison import table
 
-    from brushwork.evaluation.comparison import setting, table
-
-    head, *rows = table(found.contest)
-    shown = Table(*head, box=box.SIMPLE_HEAD)
-    for row in rows:
-        shown.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.print(shown)
+    for rows in table(found.contest):
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo("")
     for pair in found.contest.pairs:
         typer.echo(f"{pair.first.name} and {pair.second.name}: {pair.words}")
     for each in found.advice:
-        typer.echo(f"for {each.use}: {', '.join(each.take) + ': ' if each.take else ''}{each.why}")
-    for key, values in found.contest.settings.items():
-        typer.echo(f"  {key}: {' | '.join(map(setting, values))}")
+        typer.echo(f"for {each.use}: {each.why}")
     for note in found.notes:
-        typer.echo(f"  note: {note}")
-    typer.echo(f"  report: {found.report}")
+        typer.echo(f"note: {note}")
+    typer.echo(f"report: {found.report}")
 
 
 def _beside(page: Path) -> Path:

@@ -63,10 +63,15 @@ def render(contest: Contest, advice: Sequence[Advice], folder: Path) -> str:
     )
 
 
-def table(contest: Contest) -> list[list[str]]:
-    """What a terminal shows: a head, and a row for each run, the best first."""
-    head = ["run", "file", "score", *contest.shares, "copies", "trained", "memory"]
-    return [head, *(_line(contest, each) for each in contest.ranking)]
+def table(contest: Contest) -> list[list[list[str]]]:
+    """What a terminal shows, a column for each run, the best first: the figures, and the settings that differ."""
+    ranking = contest.ranking
+    columns = [_column(contest, each) for each in ranking]
+    names = ["", "file", "score", *contest.shares, "copies", "trained", "memory"]
+    figures = [[name, *(column[row] for column in columns)] for row, name in enumerate(names)]
+    order = [contest.entries.index(each) for each in ranking]
+    settings = [[key, *(setting(values[place]) for place in order)] for key, values in contest.settings.items()]
+    return [figures, settings] if settings else [figures]
 
 
 def setting(value: Any) -> str:
@@ -80,7 +85,7 @@ def setting(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _line(contest: Contest, each: Entry) -> list[str]:
+def _column(contest: Contest, each: Entry) -> list[str]:
     score, cost = each.result.score, each.cost
     copies = "?" if each.result.copying is None else f"{100 * each.result.copying.value:.0f} %"
     return [
