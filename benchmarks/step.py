@@ -33,12 +33,17 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from brushwork.atomic import write_text
+from brushwork.config.schema import OptimizerConfig
+from brushwork.lean.flat import Flat
 from brushwork.lean.network import POLICIES, LeanUNet
 from brushwork.lora.inject import inject
 from brushwork.memory.meter import metered
 from brushwork.models.spec import SD15, SDXL, TINY, UNetSpec
 from brushwork.models.unet import UNet
 from brushwork.runtime import pick_device
+from brushwork.training.flat_adamw import FlatAdamW
+from brushwork.training.learner import named_parameters
+from brushwork.training.optimizers import in_one_buffer
 from bundled.stage import run_script
 
 REDUCED = replace(
@@ -62,6 +67,7 @@ class Mode:
         predict: the network, with the arguments of ours.
         learning: what the optimizer moves.
         prepare: called before each step of this mode, where modes share a network.
+        flat: the buffer in which all of `learning` lies; the peers have none.
     """
 
     name: str
@@ -69,6 +75,7 @@ class Mode:
     learning: Sequence[nn.Parameter]
     prepare: Callable[[], None] = lambda: None
     autocast: bool = False
+    flat: Flat | None = None
 
 
 def our_unet(spec: UNetSpec, device: torch.device) -> UNet:
@@ -117,13 +124,15 @@ def modes(spec: UNetSpec, device: torch.device, names: Sequence[str]) -> list[Mo
         off, on = theirs.disable_gradient_checkpointing, theirs.enable_gradient_checkpointing
         for name, switch in zip(PEERS, (off, on), strict=True):
             found.append(Mode(name, predict, learning, switch, autocast=True))
-    own = inject({"unet": ours}, targets=TARGETS, rank=RANK).parameters()
+    adapter = inject({"unet": ours}, targets=TARGETS, rank=RANK)
+    own, flat = adapter.parameters(), in_one_buffer(named_parameters(adapter), OptimizerConfig())
+    flat.round_to(torch.bfloat16)
     plain = (lambda: ours.set_checkpointing(False), lambda: ours.set_checkpointing(True))
-    found += [Mode(name, ours, own, switch) for name, switch in zip(OURS[:2], plain, strict=True)]
+    found += [Mode(name, ours, own, switch, flat=flat) for name, switch in zip(OURS[:2], plain, strict=True)]
     if set(names) & set(POLICIES):
         lean = LeanUNet(ours)
         found += [
-            Mode(policy, lean, own, lambda policy=policy: lean.set_recompute(policy))  # type: ignore[misc]
+            Mode(policy, lean, own, lambda policy=policy: lean.set_recompute(policy), flat=flat)  # type: ignore[misc]
             for policy in POLICIES
         ]
     return [mode for mode in found if mode.name in names]
@@ -145,25 +154,51 @@ def inputs(spec: UNetSpec, resolution: int, batch: int, device: torch.device) ->
     return given
 
 
-def make_step(mode: Mode, given: Sequence[Tensor], *, optimizer: torch.optim.Optimizer | None) -> None:
-    """Predict, compare, go back; clip and move what learns, where there is an optimizer."""
+def make_pass(mode: Mode, given: Sequence[Tensor]) -> None:
+    """Predict, compare, go back."""
     cast = torch.autocast(given[0].device.type, torch.bfloat16) if mode.autocast else nullcontext()
     with cast:
         found = mode.predict(*given)
     F.mse_loss(found.float(), given[0].float()).backward()  # type: ignore[no-untyped-call]
-    if optimizer is not None:
+    if mode.flat is not None:
+        mode.flat.collect()
+
+
+def optimizer_of(mode: Mode) -> torch.optim.Optimizer:
+    """AdamW, over the buffer where there is one."""
+    if mode.flat is None:
+        return torch.optim.AdamW(mode.learning, lr=1e-4)
+    return FlatAdamW([{"params": list(mode.learning)}], flat=mode.flat, lr=1e-4)
+
+
+def make_update(mode: Mode, optimizer: torch.optim.Optimizer) -> None:
+    """Clip, move what learns, clear."""
+    if mode.flat is None:
         torch.nn.utils.clip_grad_norm_(mode.learning, 1.0)
         optimizer.step()
-    for parameter in mode.learning:
-        parameter.grad = None
+        for parameter in mode.learning:
+            parameter.grad = None
+        return
+    assert mode.flat.gradient is not None
+    mode.flat.gradient.mul_((1.0 / (mode.flat.norm() + 1e-6)).clamp(max=1.0))
+    optimizer.step()
+    mode.flat.clear()
+    mode.flat.round_to(torch.bfloat16)
 
 
 def count(mode: Mode, spec: UNetSpec, given: Sequence[Tensor], known: Sequence[Tensor]) -> dict[str, float]:
-    """GiB beside the weights, TFLOP and calls of one step, on the meta device."""
+    """GiB beside the weights, TFLOP and calls of one step, on the meta device; calls of the update for themselves."""
     mode.prepare()
     with metered([*known, *given, *mode.learning]) as reading:
-        make_step(mode, given, optimizer=None)
-    return {"peak_gib": reading.peak / 2**30, "tflop": reading.flops / 1e12, "calls": reading.calls}
+        make_pass(mode, given)
+    with metered() as update:
+        make_update(mode, optimizer_of(mode))
+    return {
+        "peak_gib": reading.peak / 2**30,
+        "tflop": reading.flops / 1e12,
+        "calls": reading.calls,
+        "update_calls": update.calls,
+    }
 
 
 def counted(spec: UNetSpec, resolution: int, batch: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -190,7 +225,7 @@ def timed(
     """
     given = inputs(spec, resolution, batch, device)
     chosen = modes(spec, device, names)
-    optimizers = {mode.name: torch.optim.AdamW(mode.learning, lr=1e-4) for mode in chosen}
+    optimizers = {mode.name: optimizer_of(mode) for mode in chosen}
     found: dict[str, dict[str, Any]] = {mode.name: {"seconds": []} for mode in chosen}
     for number in range(WARM_UP + rounds):
         for mode in chosen:
@@ -199,7 +234,8 @@ def timed(
                 torch.cuda.reset_peak_memory_stats(device)
             clock = time.perf_counter if device.type == "cuda" else time.process_time
             started = clock()
-            make_step(mode, given, optimizer=optimizers[mode.name])
+            make_pass(mode, given)
+            make_update(mode, optimizers[mode.name])
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
                 found[mode.name]["peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
@@ -229,9 +265,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """Markdown: a row for each mode of each size, with how many times as fast as diffusers without and with
     checkpointing it is."""
     lines = [
-        "| model | px | batch | mode | s a step | faster than diffusers | than with checkpointing | GiB | TFLOP |"
+        "| model | px | batch | mode | s a step | faster than diffusers | than with checkpointing | GiB | TFLOP "
+        "| calls |"
     ]
-    lines.append("| --- " * 9 + "|")
+    lines.append("| --- " * 10 + "|")
     for result in results:
         times = {name: row["median_seconds"] for name, row in result["timed"].items()}
         for name in dict.fromkeys([*result["timed"], *result["counted"]]):
@@ -242,6 +279,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             cells = [result["model"], result["resolution"], result["batch"], name]
             cells += [f"{times[name]:.2f}" if name in times else "", *ratios]
             cells += [f"{counts['peak_gib']:.2f}" if counts else "", f"{counts['tflop']:.2f}" if counts else ""]
+            cells.append(f"{counts['calls'] + counts['update_calls']}" if counts else "")
             lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

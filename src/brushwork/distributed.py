@@ -96,6 +96,14 @@ class Group:
         self.any(False)
 
     @torch.no_grad()
+    def add_up(self, tensor: Tensor) -> None:
+        """A tensor (N,) becomes, in place, the sum of those of all processes."""
+        if self.size == 1:
+            return
+        for piece in torch.split(tensor, NUMBERS_AT_ONCE):
+            _together(lambda piece=piece: dist.all_reduce(piece))  # type: ignore[misc]
+
+    @torch.no_grad()
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Every gradient becomes the sum over all processes. One that no process has stays None, so that the
         optimizer passes its parameter by, as it does with one process."""

@@ -202,7 +202,7 @@ def test_full_fine_tuning_of_sdxl_takes_the_memory_that_its_recipe_counts() -> N
     ).learner
 
     predict_and_learn(unet)
-    learner.collect_gradients()
+    learner.gradients.collect()
     predict_and_learn(unet)  # the second batch of a step, whose gradients are added to those of the first
 
     held = [*learner.parameters.values(), *learner.copies.values()]

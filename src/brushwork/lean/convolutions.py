@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from brushwork.lean.flat import in_type
 from brushwork.lean.products import Product
-from brushwork.lean.rows import factor_pairs, in_turn
+from brushwork.lean.rows import factor_pairs, in_turn, scaled
 
 Padding = tuple[int, ...] | str
 
@@ -25,7 +26,7 @@ def convolve(x: Tensor, conv: nn.Conv2d, product: Product) -> tuple[Tensor, list
     y = F.conv2d(x, product.weight.dense(), product.bias, conv.stride, conv.padding)
     kept = narrow(x, conv, product)
     for branch, (_, up), narrowed in zip(product.branches, factor_pairs(product), kept[::2], strict=True):
-        y.add_(F.conv2d(narrowed, up.to(x.dtype)), alpha=branch.scale)
+        y.add_(F.conv2d(narrowed, in_type(up, x.dtype)), alpha=branch.scale)
     return y, kept
 
 
@@ -33,7 +34,7 @@ def narrow(x: Tensor, conv: nn.Conv2d, product: Product) -> list[Tensor]:
     """(B, I, H, W) -> t (B, R, H', W') and the mask of each branch in turn; a mask of no dropout is empty."""
     kept: list[Tensor] = []
     for branch, (down, _) in zip(product.branches, factor_pairs(product), strict=True):
-        narrowed = F.conv2d(x, down.to(x.dtype), None, conv.stride, conv.padding)
+        narrowed = F.conv2d(x, in_type(down, x.dtype), None, conv.stride, conv.padding)
         mask = narrowed.new_empty(0) if branch.mask is None else branch.mask(narrowed)
         kept += [narrowed if branch.mask is None else narrowed.mul_(mask), mask]
     return kept
@@ -62,13 +63,13 @@ def gradients(
         product.branches, factor_pairs(product), kept[::2], kept[1::2], strict=True
     ):
         assert x is not None
-        d_ups.append(weight_gradient(narrowed, up.shape, d_y).float().mul_(branch.scale))
-        d_narrow = input_gradient(narrowed.shape, up.to(d_y.dtype), d_y).mul_(branch.scale)
+        d_ups.append(scaled(weight_gradient(narrowed, up.shape, d_y).float(), branch.scale))
+        d_narrow = scaled(input_gradient(narrowed.shape, in_type(up, d_y.dtype), d_y), branch.scale)
         if branch.mask is not None:
             d_narrow.mul_(mask)
         d_downs.append(weight_gradient(x, down.shape, d_narrow, conv.stride, conv.padding).float())
         if d_x is not None:
-            d_x += input_gradient(shape, down.to(d_y.dtype), d_narrow, conv.stride, conv.padding)
+            d_x += input_gradient(shape, in_type(down, d_y.dtype), d_narrow, conv.stride, conv.padding)
     return d_x, in_turn(d_downs, d_ups, product)
 
 

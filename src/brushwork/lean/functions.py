@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from brushwork.lean import convolutions, rows
+from brushwork.lean.flat import in_type
 from brushwork.lean.norms import Statistics, group_norm, group_norm_gradient, layer_norm, layer_norm_gradient
 from brushwork.lean.products import Product
 from brushwork.models.attention import to_map, to_tokens
@@ -269,7 +270,7 @@ class AddedMap(Function):
         kept = rows.narrow(tokens.flatten(0, 1), product, shape=tokens.shape[:2]) if product.branches else []
         narrowed = torch.split(kept[0].view(B, T, -1), rows.ranks(product), dim=2) if kept else ()
         for part, (_, up), branch in zip(narrowed, rows.factor_pairs(product), product.branches, strict=True):
-            wide = up.flatten(1).to(y.dtype)
+            wide = in_type(up, y.dtype).flatten(1)
             y.baddbmm_(wide.expand(B, *wide.shape), part.transpose(1, 2), alpha=branch.scale)
         ctx.save_for_backward(*([tokens] if product.branches else []), *kept)
         ctx.product, ctx.shape = product, tokens.shape

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brushwork.lean.flat import in_type, stacked
 from brushwork.lean.products import Product
 
 
@@ -34,7 +35,7 @@ def multiply(rows: Tensor, product: Product, *, shape: torch.Size) -> tuple[Tens
         product.branches,
         strict=True,
     ):
-        piece.addmm_(part, up.flatten(1).to(y.dtype).T, alpha=branch.scale)
+        piece.addmm_(part, in_type(up, y.dtype).flatten(1).T, alpha=branch.scale)
     return y, kept
 
 
@@ -70,8 +71,8 @@ def gradients(
         torch.split(narrowed, ranks(product), dim=1), factor_pairs(product), product.branches, strict=True
     ):
         d_y = wanted[branch.layer]
-        d_ups.append((d_y.T @ part).float().mul_(branch.scale).view(up.shape))
-        parts.append((d_y @ up.flatten(1).to(d_y.dtype)).mul_(branch.scale))
+        d_ups.append(scaled((d_y.T @ part).float(), branch.scale).view(up.shape))
+        parts.append(scaled(d_y @ in_type(up, d_y.dtype).flatten(1), branch.scale))
     d_narrow = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
     if mask:
         d_narrow.mul_(mask[0])
@@ -105,7 +106,12 @@ def matrix(product: Product) -> Tensor:
 
 def downs(product: Product, dtype: torch.dtype) -> Tensor:
     """`down` of every branch, one below the other: (R, I)"""
-    return torch.cat([down.flatten(1).to(dtype) for down, _ in factor_pairs(product)])
+    return stacked([in_type(down, dtype).flatten(1) for down, _ in factor_pairs(product)])
+
+
+def scaled(gradient: Tensor, scale: float) -> Tensor:
+    """Multiplied in place; by 1, which a scale mostly is, in no time."""
+    return gradient if scale == 1.0 else gradient.mul_(scale)
 
 
 def ranks(product: Product) -> list[int]:

@@ -20,6 +20,7 @@ from brushwork.errors import UserError
 from brushwork.lora.layers import LoRAWeights
 from brushwork.lora.state import AdapterState
 from brushwork.tensor_file import described, write_tensors
+from brushwork.training.flat_adamw import FlatAdamW
 from brushwork.training.loss_scale import LossScale
 from brushwork.training.optimizers import RULES, mean_of_schedulefree
 
@@ -306,7 +307,9 @@ def restore_moments(
         remembered |= {kind: values[name] for kind, values in numbers.of_parameters.items() if name in values}
         if remembered:
             optimizer.state[parameter] = remembered
-    if hasattr(optimizer, "init_state"):
+    if isinstance(optimizer, FlatAdamW):
+        optimizer.adopt()
+    elif hasattr(optimizer, "init_state"):
         _refill(optimizer)
     for group, kept in zip(optimizer.param_groups, numbers.of_groups, strict=False):
         group.update(kept)

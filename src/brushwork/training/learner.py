@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
+from brushwork.lean.flat import Flat
 from brushwork.lean.network import LeanUNet
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import Adapter
@@ -21,11 +22,12 @@ from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base
 from brushwork.runtime import PRECISIONS
-from brushwork.training import ema
 from brushwork.training.beginning import begin, make_adapter
 from brushwork.training.checkpoint import Position, State, optimizer_moments, optimizer_numbers, restore_moments
+from brushwork.training.ema import RunningMean, running_mean
+from brushwork.training.gradients import FlatGradients, SeparateGradients
 from brushwork.training.loop import Learner
-from brushwork.training.optimizers import make_optimizer
+from brushwork.training.optimizers import in_one_buffer, make_optimizer
 from brushwork.training.sharding import Shards, Whole
 from brushwork.training.step import Network, Objective
 
@@ -70,7 +72,7 @@ class Trained:
         learner = self.learner
         kinds: dict[str, Mapping[str, Tensor]] = {"parameter": learner.parameters}
         kinds |= optimizer_moments(learner.optimizer, learner.parameters)
-        return kinds if learner.ema is None else kinds | {"ema": learner.ema}
+        return kinds if learner.ema is None else kinds | {"ema": learner.ema.tensors}
 
     def whole(self) -> dict[str, Mapping[str, Tensor]]:
         """The same, whole; of a network in pieces, to be read inside `Shards.hand_over`."""
@@ -94,8 +96,10 @@ class Trained:
     def begin(self) -> None:
         """Stand where the first step begins."""
         self.learning.begin()
-        for name, mean in (self.learner.ema or {}).items():
-            mean.copy_(self.learner.parameters[name])
+        self.learner.refresh_copies()
+        if self.learner.ema is not None:
+            for name, mean in self.learner.ema.tensors.items():
+                mean.copy_(self.learner.parameters[name])
 
     def restore(self, state: State) -> None:
         """Take the weights, the optimizer's memory and the running mean of a saved state.
@@ -109,7 +113,7 @@ class Trained:
         learner.refresh_copies()
         if learner.ema is not None:
             kept = state.ema or state.parameters  # the mean was switched on since: it begins here
-            for name, mean in learner.ema.items():
+            for name, mean in learner.ema.tensors.items():
                 mean.copy_(kept[name])
         restore_moments(learner.optimizer, learner.parameters, state.moments, state.numbers)
 
@@ -134,6 +138,7 @@ def make_learner(
     """
     full = settings.train.mode == "full"
     learning = whole_network(unet, base, settings, shards) if full else adapter_beside(unet, text, base, settings)
+    flat = None if full else in_one_buffer(learning.parameters, settings.optimizer)
     learner = Learner(
         unet=unet,
         network=network_over(unet, settings.train, device),
@@ -141,8 +146,12 @@ def make_learner(
         parameters=learning.parameters,
         copies=learning.copies,
         shards=shards,
-        optimizer=make_optimizer(learning.parameters, settings.optimizer),
-        ema=start_mean(learning.parameters, settings.train),
+        flat=flat,
+        gradients=FlatGradients(flat)
+        if flat
+        else SeparateGradients(learning.parameters, learning.copies, shards, device),
+        optimizer=make_optimizer(learning.parameters, settings.optimizer, flat),
+        ema=start_mean(learning.parameters, settings.train, flat),
         set_dropout_key=learning.set_dropout_key,
         limit_norms=learning.limit_norms,
         objective=objective,
@@ -250,11 +259,14 @@ def adapter_state(parameters: Mapping[str, Tensor], alphas: Mapping[str, float])
     }
 
 
-def start_mean(parameters: Mapping[str, nn.Parameter], settings: TrainConfig) -> dict[str, Tensor] | None:
+def start_mean(
+    parameters: Mapping[str, nn.Parameter], settings: TrainConfig, flat: Flat | None
+) -> RunningMean | None:
     """The running mean before the first step, where one is asked for."""
     if settings.ema_decay is None:
         return None
-    return ema.start(parameters, device=torch.device("cpu") if settings.ema_device == "cpu" else None)
+    device = torch.device("cpu") if settings.ema_device == "cpu" else None
+    return running_mean(parameters, flat=flat, device=device)
 
 
 def named_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:

@@ -16,15 +16,18 @@ from torch import Tensor, nn
 from brushwork.config.schema import Settings
 from brushwork.distributed import Group
 from brushwork.errors import UserError, listed
+from brushwork.lean.flat import Flat
+from brushwork.lean.network import LeanUNet
 from brushwork.models.text import TextStates
 from brushwork.models.unet import UNet
 from brushwork.records import Row, append_row
 from brushwork.runtime import PRECISIONS, derive_seed, peak_memory, release_memory, reserved_memory
-from brushwork.training import ema
 from brushwork.training.batches import Budget, Microbatch
 from brushwork.training.checkpoint import Lowest, Position
 from brushwork.training.due import Due, due_after, text_encoder_stop
+from brushwork.training.ema import RunningMean
 from brushwork.training.feed import EncodesText, Feed, Loaded, drawn_views
+from brushwork.training.gradients import Gradients
 from brushwork.training.interruption import Interruption
 from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
@@ -54,9 +57,12 @@ class Learner:
     none: it casts its few weights as it goes."""
     shards: Shards | None
     """Where each process holds a piece of the network and of what learns: this one's."""
+    flat: Flat | None
+    """The buffer in which the parameters lie, if they do."""
+    gradients: Gradients
     optimizer: torch.optim.Optimizer
     """Each of its groups has a `base_rate`, which the schedule multiplies."""
-    ema: Mapping[str, Tensor] | None
+    ema: RunningMean | None
     set_dropout_key: Callable[[int | None], None]
     """What the adapter's dropout is drawn from; None turns it off."""
     limit_norms: Callable[[], None]
@@ -66,21 +72,12 @@ class Learner:
     device: torch.device
 
     @torch.no_grad()
-    def collect_gradients(self) -> None:
-        """Add the gradients of the copies to those of the parameters, in float32."""
-        for name, copy in self.copies.items():
-            if copy.grad is None:
-                continue
-            parameter = self.parameters[name]
-            gradient = copy.grad.float()
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-            copy.grad = None
-
-    @torch.no_grad()
     def refresh_copies(self) -> None:
         """Round the parameters anew into the copies that the network computes with."""
         for name, copy in self.copies.items():
             copy.copy_(self.parameters[name])
+        if self.flat is not None and isinstance(self.network, LeanUNet):
+            self.flat.round_to(self.dtype)
 
     @contextmanager
     def as_saved(self, dtype: torch.dtype) -> Iterator[None]:
@@ -223,14 +220,15 @@ class Loop:
         gradient_norm = self._unscaled_gradient_norm(scale)
         scale = self._checked(step, loss, gradient_norm, batches, scale)
         if scale.overflows == self.position.loss_scale.overflows:
-            if self.settings.optimizer.max_grad_norm is not None:
-                _clip(learner.parameters, gradient_norm, self.settings.optimizer.max_grad_norm)
+            largest = self.settings.optimizer.max_grad_norm
+            if largest is not None and gradient_norm > largest:
+                learner.gradients.scale(largest / gradient_norm)
             optimizer.step()
             learner.limit_norms()
             learner.refresh_copies()
             if learner.ema is not None and self.settings.train.ema_decay is not None:
-                ema.update(learner.ema, learner.parameters, decay=self.settings.train.ema_decay, steps_done=step + 1)
-        optimizer.zero_grad(set_to_none=True)
+                learner.ema.update(decay=self.settings.train.ema_decay, steps_done=step + 1)
+        learner.gradients.clear()
         self.position = self.position.after_step(loss, scale)
         return {
             "step": self.position.step,
@@ -249,10 +247,7 @@ class Loop:
     def _gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
         """Leave the mean gradient over all pictures of the step, whoever saw them; -> their mean loss."""
         own = self._own_gradients(step, batches)
-        if self.learner.shards is not None:
-            self.learner.shards.collect_gradients()  # each block's were summed as they came
-        else:
-            self.group.sum_gradients(list(self.learner.parameters.values()))
+        self.learner.gradients.finish(self.group)
         return self.group.total(own) / self._pictures_of(step)
 
     def _own_gradients(self, step: int, batches: Mapping[int, Loaded]) -> float:
@@ -273,7 +268,7 @@ class Loop:
             losses = self._losses(step, microbatch, batches[microbatch], where)
             if losses.requires_grad:  # unless dropout left out every layer
                 (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
-            self.learner.collect_gradients()
+            self.learner.gradients.collect()
             sums.append(losses.detach().sum())
         for _ in range(self._idle_passes(step)):
             microbatch = min(batches)
@@ -287,8 +282,7 @@ class Loop:
         learner, position = self.learner, self.position
         if learner.shards is not None:
             raise self._out_of_memory(said, untouched=True)
-        for tensor in (*learner.parameters.values(), *learner.copies.values()):
-            tensor.grad = None
+        learner.gradients.clear()
         release_memory(learner.device)
         at_once = min(largest, position.pictures_at_once or largest)
         if at_once == 1:
@@ -339,14 +333,10 @@ class Loop:
 
     def _unscaled_gradient_norm(self, scale: LossScale) -> float:
         """Take the loss scale out of the gradients; -> their norm over everything that learns."""
-        gradients = [parameter.grad for parameter in self.learner.parameters.values() if parameter.grad is not None]
-        if not gradients:
-            return 0.0
+        gradients = self.learner.gradients
         if scale.scale != 1.0:
-            torch._foreach_mul_(gradients, 1.0 / scale.scale)
-        norms = torch._foreach_norm(gradients)
-        norm = float(torch.linalg.vector_norm(torch.stack([norm.to(self.learner.device) for norm in norms])))
-        return norm if self.learner.shards is None else math.sqrt(self.group.total(norm**2))
+            gradients.scale(1.0 / scale.scale)
+        return gradients.norm(self.group)
 
     def _checked(
         self, step: int, loss: float, gradient_norm: float, batches: Mapping[int, Loaded], scale: LossScale
@@ -458,10 +448,3 @@ class Loop:
 
 def _gib(num_bytes: int | None) -> float | None:
     return None if num_bytes is None else round(num_bytes / 2**30, 3)
-
-
-def _clip(parameters: Mapping[str, nn.Parameter], norm: float, largest: float) -> None:
-    """Scale the gradient down to the norm `largest` where it is longer."""
-    if norm > largest:
-        gradients = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
-        torch._foreach_mul_(gradients, largest / norm)

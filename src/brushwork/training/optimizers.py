@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 
 from brushwork.config.schema import OptimizerConfig, Settings
 from brushwork.errors import UserError, nearest
+from brushwork.lean.flat import Flat
 from brushwork.lora.state import component_of
+from brushwork.training.flat_adamw import FlatAdamW
 
 EXTRA = "optimizers"
 """The extra of the package that brings every rule."""
@@ -124,8 +127,15 @@ def refuse_unfit_optimizer(settings: Settings) -> None:
     make_optimizer({"unet.x.down": nn.Parameter(torch.zeros(2, 2))}, optimizer)
 
 
-def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerConfig) -> torch.optim.Optimizer:
-    """The rule that the settings name, over groups of parameters that learn at one rate, their `base_rate`."""
+def make_optimizer(
+    parameters: Mapping[str, nn.Parameter], settings: OptimizerConfig, flat: Flat | None = None
+) -> torch.optim.Optimizer:
+    """The rule that the settings name, over groups of parameters that learn at one rate, their `base_rate`.
+
+    Args:
+        flat: the buffer in which the parameters lie, in the order of `in_one_buffer`; a rule that moves each number
+            by itself then moves all at once.
+    """
     rule = RULES[settings.name]
     _refuse_unknown_arguments(rule, settings)
     told: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, **rule.fixed}
@@ -137,9 +147,8 @@ def make_optimizer(parameters: Mapping[str, nn.Parameter], settings: OptimizerCo
         told |= {} if value is None else {name: value}
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints how it decays weights
-            made: torch.optim.Optimizer = _class(rule, settings.name)(
-                parameter_groups(parameters, settings), **told | settings.arguments
-            )
+            kind = partial(FlatAdamW, flat=flat) if flat and settings.name == "adamw" else _class(rule, settings.name)
+            made: torch.optim.Optimizer = kind(parameter_groups(parameters, settings), **told | settings.arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{settings.name} refuses what it is told: {error}.", fix="look at [optimizer]") from error
     if hasattr(made, "train"):
@@ -155,6 +164,17 @@ def parameter_groups(parameters: Mapping[str, nn.Parameter], settings: Optimizer
         faster = settings.lora_plus_ratio if name.endswith(".up") else None
         by_rate.setdefault(settings.rate(component_of(name)) * (faster or 1.0), []).append(parameter)
     return [{"params": group, "lr": rate, "base_rate": rate} for rate, group in by_rate.items()]
+
+
+def in_one_buffer(parameters: Mapping[str, nn.Parameter], settings: OptimizerConfig) -> Flat:
+    """Lay parameters into one buffer: those of a rate together, of these the inner halves of layers before the outer.
+
+    So what one product of the network reads, `down` of q, k and v, lies together too.
+    """
+    places = {id(parameter): place for place, parameter in enumerate(parameters.values())}
+    outer = {id(parameter): name.endswith(".up") for name, parameter in parameters.items()}
+    groups = [group["params"] for group in parameter_groups(parameters, settings)]
+    return Flat([each for group in groups for each in sorted(group, key=lambda p: (outer[id(p)], places[id(p)]))])
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
