@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import re
+from typing import Protocol
 
 import psutil
 import torch
@@ -12,6 +13,9 @@ from brushwork.errors import UserError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """The names of number types in settings, files and messages."""
+
+BESIDE = 0.6
+"""GiB of a card that are not the run's: CUDA's context and the workspaces of its libraries. Not measured."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -89,6 +93,42 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+class Card(Protocol):
+    """What is asked of CUDA about memory: `torch.cuda`."""
+
+    def mem_get_info(self, device: torch.device) -> tuple[int, int]:
+        """Bytes that are free, and all that there are."""
+
+    def set_per_process_memory_fraction(self, fraction: float, device: torch.device) -> None:
+        """Refuse this process more than its share."""
+
+    def reset_peak_memory_stats(self, device: torch.device) -> None:
+        """Begin to measure anew."""
+
+
+def limit_memory(share: float | None, device: torch.device, card: Card = torch.cuda) -> int | None:
+    """Take no more of a CUDA card than this share; -> that in bytes, None elsewhere.
+
+    Where a driver lends a card the machine's own memory, a run that needs too much goes on many times as slowly, and
+    nobody is told. With a limit it runs out of memory, which the loop knows how to meet.
+
+    Args:
+        share: None leaves what CUDA takes beside a run.
+    """
+    if device.type != "cuda":
+        return None
+    total = card.mem_get_info(device)[1]
+    share = max(0.1, 1 - BESIDE * 2**30 / total) if share is None else share
+    card.set_per_process_memory_fraction(share, device)
+    return round(share * total)
+
+
+def measure_peak_anew(device: torch.device, card: Card = torch.cuda) -> None:
+    """Let `peak_memory` tell of what comes from here on, where it can."""
+    if device.type == "cuda":
+        card.reset_peak_memory_stats(device)
 
 
 def reserved_memory(device: torch.device) -> int | None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import brushwork.training.loop as loop_module
+import brushwork.training.passes as passes_module
 import quick_runs
 from brushwork.errors import UserError
 from brushwork.training.step import Batch
@@ -52,13 +52,13 @@ run = partial(quick_runs.run, QUICK)
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     """Every batch that the network is shown."""
     seen: list[Batch] = []
-    real = loop_module.loss_per_picture
+    real = passes_module.loss_per_picture
 
     def watch(unet: object, batch: Batch, *rest: object, **named: object) -> torch.Tensor:
         seen.append(batch)
         return real(unet, batch, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop_module, "loss_per_picture", watch)
+    monkeypatch.setattr(passes_module, "loss_per_picture", watch)
     return seen
 
 
@@ -109,7 +109,7 @@ def test_the_loss_of_regularisation_pictures_is_weighed_and_nothing_of_them_is_h
     (tmp_path / "reg" / "1_disc" / "a.txt").unlink()
     seen = watched(monkeypatch)
     plain: list[torch.Tensor] = []
-    watching = loop_module.loss_per_picture
+    watching = passes_module.loss_per_picture
 
     def unweighed(unet: object, batch: Batch, *rest: object, **named: object) -> torch.Tensor:
         losses = watching(unet, batch, *rest, **named)
@@ -120,7 +120,7 @@ def test_the_loss_of_regularisation_pictures_is_weighed_and_nothing_of_them_is_h
         torch.testing.assert_close(losses, plain[-1] * weights, rtol=0, atol=0)
         return losses
 
-    monkeypatch.setattr(loop_module, "loss_per_picture", unweighed)
+    monkeypatch.setattr(passes_module, "loss_per_picture", unweighed)
     folders = f"[{{path = '{tmp_path / 'reg'}', regularisation = true}}]"
 
     run(

@@ -40,10 +40,10 @@ def run(folder: Path, name: str, **changes: str) -> RunResult:
 def _fails_after_step(last: int) -> Callable[..., torch.Tensor]:
     real = Loop._losses
 
-    def losses(self: Loop, step: int, microbatch: int, loaded: Loaded, where: slice) -> torch.Tensor:
+    def losses(self: Loop, step: int, microbatch: int, loaded: Loaded, where: slice, scale: float) -> torch.Tensor:
         if step >= last:
             raise RuntimeError("power cut")
-        return real(self, step, microbatch, loaded, where)
+        return real(self, step, microbatch, loaded, where, scale)
 
     return losses
 

@@ -15,7 +15,7 @@ from brushwork.lean.network import LeanUNet
 from brushwork.models.spec import TINY
 from brushwork.models.unet import UNet
 from brushwork.records import read_rows
-from brushwork.training import loop
+from brushwork.training import passes
 from brushwork.training.learner import network_over
 from brushwork.training.run import train
 
@@ -53,13 +53,13 @@ def test_the_lean_path_learns_what_the_plain_one_learns(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
-    real = loop.loss_per_picture
+    real = passes.loss_per_picture
 
     def watch(network: object, *given: object, **named: object) -> torch.Tensor:
         taken.append(type(network))
         return real(network, *given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "loss_per_picture", watch)
+    monkeypatch.setattr(passes, "loss_per_picture", watch)
     plain_losses, plain = run(pictures, tmp_path / "plain", "train.path=plain")
     lean_losses, lean = run(pictures, tmp_path / "lean")
 

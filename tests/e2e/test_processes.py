@@ -85,20 +85,20 @@ def test_several_processes_learn_what_one_learns(data: Path, alone: Path, tmp_pa
 
 def stopped(rank: int, data: Path, out: Path) -> RunResult:
     """Rank 1 alone is told to stop, in its second step."""
-    from brushwork.training import loop
+    from brushwork.training import passes
 
-    plain = loop.loss_per_picture
+    plain = passes.loss_per_picture
 
     def signalled(*arguments: Any, **more: Any) -> Any:
         if rank == 1 and (out / "metrics.jsonl").exists() and len(rows(out)) >= 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(*arguments, **more)
 
-    loop.loss_per_picture = signalled
+    passes.loss_per_picture = signalled
     try:
         return learn(rank, data, out)
     finally:
-        loop.loss_per_picture = plain
+        passes.loss_per_picture = plain
 
 
 def test_what_one_is_told_all_do_and_another_number_of_processes_goes_on(

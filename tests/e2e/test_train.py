@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import brushwork.training.loop as loop_module
+import brushwork.training.passes as passes_module
 import quick_runs
 from brushwork.cache.store import Store
 from brushwork.errors import UserError
@@ -240,7 +241,7 @@ def test_a_folder_with_other_files_is_not_written_into(pictures: Path, tmp_path:
 def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_files(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop_module.loss_per_picture
+    real = passes_module.loss_per_picture
     calls = 0
 
     def spoiled(*arguments: object, **keywords: object) -> torch.Tensor:
@@ -249,7 +250,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_and_names_the_files(
         losses = real(*arguments, **keywords)  # type: ignore[arg-type]
         return losses * float("nan") if calls == 3 else losses
 
-    monkeypatch.setattr(loop_module, "loss_per_picture", spoiled)
+    monkeypatch.setattr(passes_module, "loss_per_picture", spoiled)
 
     with pytest.raises(UserError, match=r"the loss of step 3 is not finite.*\.png") as caught:
         run(pictures, tmp_path / "run", save__every_steps="1")
@@ -322,7 +323,7 @@ def test_a_running_mean_lies_beside_every_file(pictures: Path, tmp_path: Path) -
 def test_a_cache_that_is_emptied_during_a_run_is_told_and_filled_again(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop_module.loss_per_picture
+    real = passes_module.loss_per_picture
     folder = {"cache__folder": f"'{tmp_path / 'cache'}'"}
 
     def emptying(*arguments: object, **keywords: object) -> torch.Tensor:
@@ -330,7 +331,7 @@ def test_a_cache_that_is_emptied_during_a_run_is_told_and_filled_again(
         return real(*arguments, **keywords)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module, "loss_per_picture", emptying)
+        patch.setattr(passes_module, "loss_per_picture", emptying)
         with pytest.raises(UserError, match=r"was changed while the run was reading the cache: it is not there"):
             run(pictures, tmp_path / "run", **folder)
 

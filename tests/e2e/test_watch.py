@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-import brushwork.training.loop as loop_module
+import brushwork.training.passes as passes_module
 import brushwork.training.session as session_module
 import quick_runs
 from brushwork.errors import UserError
@@ -143,7 +143,7 @@ def test_ema_without_anything_that_has_a_mean_is_refused(tmp_path: Path) -> None
 def fails_above(pictures_at_once: int, monkeypatch: pytest.MonkeyPatch, *, from_call: int = 0) -> list[int]:
     """An allocator that has room for so many pictures only; -> how many were asked of it each time."""
     asked: list[int] = []
-    whole = loop_module.loss_per_picture
+    whole = passes_module.loss_per_picture
 
     def loss_per_picture(unet: object, batch: object, *rest: object, **settings: object) -> object:
         count = len(batch.names)  # type: ignore[attr-defined]
@@ -152,7 +152,7 @@ def fails_above(pictures_at_once: int, monkeypatch: pytest.MonkeyPatch, *, from_
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines")
         return whole(unet, batch, *rest, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop_module, "loss_per_picture", loss_per_picture)
+    monkeypatch.setattr(passes_module, "loss_per_picture", loss_per_picture)
     return asked
 
 

@@ -1,6 +1,8 @@
 """The benchmark of the bundled model: every goal is held against its figure, and a miss is told."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import torch
 
 import benchmarks.bundled as benchmark
 import benchmarks.evaluation as evaluation
-from benchmarks import curation_quality, step
+from benchmarks import cache_reading, curation_quality, kohya_step, start_up, step
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.curation.rules import Code
 from brushwork.demonstration.run import Demonstration
+from brushwork.errors import UserError
 from brushwork.film.shots import draw_film
 from brushwork.models.spec import TINY
 from brushwork.records import read_rows
@@ -124,6 +127,8 @@ def test_a_step_is_timed_beside_diffusers_and_counted(tmp_path: Path) -> None:
     assert {"torch", "diffusers", "peft", "date", "machine", "threads"} <= found.keys()
     assert list(result["timed"]) == modes
     assert all(len(row["seconds"]) == 1 and row["median_seconds"] > 0 for row in result["timed"].values())
+    assert all(row["peak_gib"] > 0 for row in result["timed"].values())
+    assert (tmp_path / "step.png").stat().st_size > 10_000
     counts = result["counted"]
     assert counts["keep"]["peak_gib"] < counts["plain"]["peak_gib"]
     assert counts["block"]["peak_gib"] < counts["keep"]["peak_gib"]
@@ -142,3 +147,68 @@ def test_both_networks_of_the_benchmark_answer_alike() -> None:
         theirs, ours = (mode.predict(*given).float() for mode in chosen)
 
     torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.1 * float(theirs.std()))  # both round to bf16
+
+
+def test_reading_from_each_layout_gives_the_same_pictures_and_is_timed(tmp_path: Path) -> None:
+    pictures = [cache_reading.picture(number, 64) for number in range(3)]
+    for name, write in cache_reading.LAYOUTS.items():
+        read = write(tmp_path / name, pictures)
+        for number, each in enumerate(pictures):
+            found = read(number)
+            text = [tensor.float() for tensor in found if tensor.shape == each["context"].shape]
+            assert torch.equal(text[0], each["context"].float())
+            latents = [tensor for tensor in found if tensor.ndim == 3]
+            drawn = latents[0] if len(latents) == 1 else sum(latents)
+            torch.testing.assert_close(drawn, each["mean"] + each["deviation"])
+
+    cache_reading.main(["--count", "3", "--rounds", "1", "--resolution", "64", "--out", str(tmp_path / "out")])
+    found_times = json.loads((tmp_path / "out" / "cache_reading.json").read_text())
+    assert list(found_times["layouts"]) == ["brushwork", "npz", "pt"]
+    assert {"torch", "date", "machine"} <= found_times.keys()
+    assert len((tmp_path / "out" / "cache_reading.md").read_text().splitlines()) == 5
+
+
+def test_a_command_is_timed_until_what_is_waited_for_and_one_that_fails_is_told(tmp_path: Path) -> None:
+    whole = start_up.until(["--help"], lambda: False)
+    early = start_up.until(["--help"], lambda: True)
+
+    assert 0 < early["seconds"] < whole["seconds"]
+    assert whole["processor_seconds"] > 0
+    with pytest.raises(UserError, match="there is no folder"):
+        start_up.first_step(tmp_path / "nothing", tmp_path / "run", tmp_path / "cache", [])
+
+
+class Replays:
+    """Stands in for a card: what is recorded is called again."""
+
+    def record(self, call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
+        call()
+        return call(), lambda: (call(), None)[1]
+
+
+def test_a_mode_as_a_graph_takes_the_same_steps() -> None:
+    given = step.inputs(TINY, 64, 1, torch.device("cpu"))
+    moved = []
+    for graphed in (False, True):
+        (mode,) = step.modes(TINY, torch.device("cpu"), ["keep"])
+        mode = replace(mode, graph=step.Graph(mode, Replays())) if graphed else mode
+        optimizer = step.optimizer_of(mode)
+        for _ in range(2):
+            step.make_pass(mode, given)
+            step.make_update(mode, optimizer)
+        assert mode.flat is not None
+        moved.append(mode.flat.values.clone())
+
+    assert torch.equal(*moved)
+
+
+def test_what_needs_a_card_or_another_network_is_refused(tmp_path: Path) -> None:
+    for words, problem in {
+        "--modes graphs --device cpu": "graphs are for a CUDA card",
+        "--kohya . --model tiny": "--kohya is for --model sdxl",
+    }.items():
+        arguments = [word if word != "graphs" else "keep, graph" for word in words.split()]
+        with pytest.raises(UserError, match=problem):
+            step.main([*arguments, "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="no checkout of kohya's trainer"):
+        kohya_step.load(tmp_path)

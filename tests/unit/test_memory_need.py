@@ -10,8 +10,9 @@ from brushwork.config.load import resolve
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.models.bundled import bundled_folder
+from brushwork.runtime import BESIDE
 from brushwork.training.memory_need import POLICIES, fitted, need_of, options
-from brushwork.training.memory_report import BESIDE, plan_memory
+from brushwork.training.memory_report import plan_memory
 from brushwork.training.prepare import Preparation, prepare
 
 SETTINGS = ["train.device=cpu", "train.precision=fp32", "train.checkpointing=false", "lora.rank=4"]

@@ -497,6 +497,22 @@ class TrainConfig(Section):
     three fifths of it, an eighth more to compute), attention's inputs too (`qkv+ff`), or whole blocks (`block`: an
     eighth of it, a third more). `auto` is block with `train.checkpointing` and keep without it."""
 
+    compile: bool = False
+    """Compile the blocks of the plain network with torch.compile: fewer kernels, after a minute or more in the first
+    step. It takes the plain path where `path` is auto, and needs a C++ compiler, on a card Triton."""
+
+    attention: Literal["auto", "flash", "cudnn", "efficient", "math"] = "auto"
+    """Which of PyTorch's kernels computes attention in a step. Where it does not take the card, the type or the width
+    of the heads, PyTorch chooses, as with `auto`, and it is told."""
+
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """Lean path on a CUDA card: record each size of batch as a graph that is replayed in one go, rather than start
+    thousands of kernels in each step. `auto` does so where it can and else says why not; `on` insists."""
+
+    memory_fraction: float | None = Field(None, gt=0, le=1)
+    """CUDA: the share of the card that a run may take, so that it runs out of memory rather than into the machine's
+    own, many times as slowly. Unset leaves the 0.6 GiB that CUDA takes beside a run."""
+
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Also keep a running mean of what learns with this decay, e.g. 0.9999. In the first steps it forgets faster."""
 

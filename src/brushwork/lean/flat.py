@@ -42,6 +42,7 @@ class Flat:
             view.copy_(parameter.detach())
             parameter.data = view
         self._rounded: Tensor | None = None
+        self._kept: Tensor | None = None
         self.gradient: Tensor | None = None
         """(N,), of the step so far; zero where `present` is not set, and in the gaps."""
         self.present = [False] * len(self.parameters)
@@ -59,6 +60,11 @@ class Flat:
                 setattr(parameter, ROUNDED, view)
         self._rounded.copy_(self.values)
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """What stays in memory: the parameters, and their rounded copy where there is one."""
+        return [self.values] if self._rounded is None else [self.values, self._rounded]
+
     def views(self, buffer: Tensor) -> list[Tensor]:
         """What stands in a buffer (N,) for each parameter, in its shape."""
         return list(self._views(buffer))
@@ -66,6 +72,11 @@ class Flat:
     def _views(self, buffer: Tensor) -> Iterator[Tensor]:
         for parameter, start in zip(self.parameters, self.starts, strict=True):
             yield buffer[start : start + parameter.numel()].view(parameter.shape)
+
+    def keep_gradient(self) -> None:
+        """From now on the gradient has memory of its own that stays, for what is recorded and looks there."""
+        self._kept = torch.zeros_like(self.values) if self._kept is None else self._kept
+        self.gradient = self._kept
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -105,8 +116,8 @@ class Flat:
         return length
 
     def clear(self) -> None:
-        """Let go of the gradient."""
-        self.gradient = None
+        """Let go of the gradient; where its memory stays, make it zero."""
+        self.gradient = None if self._kept is None else self._kept.zero_()
         self.present = [False] * len(self.parameters)
         for parameter in self.parameters:
             parameter.grad = None

@@ -62,7 +62,8 @@ class Adapter:
     def set_dropout_key(self, key: int | None) -> None:
         """Draw dropout masks from this key from now on (one for each step); None switches dropout off."""
         for layer in self.layers.values():
-            layer.dropout_key = key
+            if layer.dropout != Dropout():  # a number that changes makes a compiled block be compiled again
+                layer.dropout_key = key
 
     def set_strength(self, strength: float) -> None:
         """Multiply the whole update: 0 is the base, 1 the adapter as trained."""

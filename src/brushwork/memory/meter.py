@@ -91,9 +91,9 @@ def flash_on_meta() -> Iterator[None]:
     """
     usual = F.scaled_dot_product_attention
 
-    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attention(q: Tensor, k: Tensor, v: Tensor, *more: Any, **named: Any) -> Tensor:
         if not q.is_meta:
-            return usual(q, k, v)
+            return usual(q, k, v, *more, **named)
         mixed: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False, False)[0]
         return mixed
 

@@ -21,6 +21,7 @@ def refuse_contradictions(settings: Settings) -> None:
             fix="--set train.sharding=off, or --set train.mode=full",
         )
     _refuse_impossible_path(settings.train)
+    _refuse_what_cannot_be_compiled(settings)
     refuse_contradictory_loss(settings.loss)
     _refuse_idle_lora_settings(settings)
     refuse_unfit_optimizer(settings)
@@ -45,6 +46,29 @@ def _refuse_impossible_path(train: TrainConfig) -> None:
         raise UserError(
             f"train.recompute = {train.recompute} is for the lean path; with {plain} there is only checkpointing.",
             fix=f"--set train.recompute=auto --set train.checkpointing={str(train.recompute != 'keep').lower()}",
+        )
+
+
+def _refuse_what_cannot_be_compiled(settings: Settings) -> None:
+    """Stop where blocks would be compiled anew in each step, or not at all."""
+    train, lora = settings.train, settings.lora
+    if not train.compile:
+        return
+    if train.path == "lean" or train.recompute != "auto":
+        raise UserError(
+            "train.compile = true compiles the plain network; the lean path has its gradients written by hand.",
+            fix="--set train.compile=false, or --set train.path=plain --set train.recompute=auto",
+        )
+    if train.sharding == "full":
+        raise UserError(
+            "train.compile = true has not been tried with a network in pieces (train.sharding = full).",
+            fix="--set train.compile=false",
+        )
+    if lora.dropout or lora.rank_dropout or lora.module_dropout:
+        raise UserError(
+            "train.compile = true compiles each block once, and dropout is another number in every step.",
+            fix="--set train.compile=false, or --set lora.dropout=0 --set lora.rank_dropout=0 "
+            "--set lora.module_dropout=0",
         )
 
 

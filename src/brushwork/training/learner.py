@@ -22,12 +22,15 @@ from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base
 from brushwork.runtime import PRECISIONS
+from brushwork.training.attention import choose_attention
 from brushwork.training.beginning import begin, make_adapter
 from brushwork.training.checkpoint import Position, State, optimizer_moments, optimizer_numbers, restore_moments
+from brushwork.training.compiling import compile_blocks
 from brushwork.training.ema import RunningMean, running_mean
 from brushwork.training.gradients import FlatGradients, SeparateGradients
 from brushwork.training.loop import Learner
 from brushwork.training.optimizers import in_one_buffer, make_optimizer
+from brushwork.training.passes import EagerPasses, make_passes
 from brushwork.training.sharding import Shards, Whole
 from brushwork.training.step import Network, Objective
 
@@ -139,17 +142,23 @@ def make_learner(
     full = settings.train.mode == "full"
     learning = whole_network(unet, base, settings, shards) if full else adapter_beside(unet, text, base, settings)
     flat = None if full else in_one_buffer(learning.parameters, settings.optimizer)
+    network = network_over(unet, settings.train, device)
+    if settings.train.compile:
+        compile_blocks(unet)
+    separate = SeparateGradients(learning.parameters, learning.copies, shards, device)
+    gradients = FlatGradients(flat) if flat else separate
+    attention = choose_attention(settings.train.attention, base.spec, dtype=dtype, device=device)
+    eager = EagerPasses(network, objective, dtype, device, gradients, attention)
     learner = Learner(
         unet=unet,
-        network=network_over(unet, settings.train, device),
+        network=network,
         encode=TextEncoding(text, learns=bool(settings.lora.text_encoder)),
         parameters=learning.parameters,
         copies=learning.copies,
         shards=shards,
         flat=flat,
-        gradients=FlatGradients(flat)
-        if flat
-        else SeparateGradients(learning.parameters, learning.copies, shards, device),
+        gradients=gradients,
+        passes=make_passes(eager, flat, settings),
         optimizer=make_optimizer(learning.parameters, settings.optimizer, flat),
         ema=start_mean(learning.parameters, settings.train, flat),
         set_dropout_key=learning.set_dropout_key,
@@ -164,7 +173,7 @@ def make_learner(
 def network_over(unet: UNet, train: TrainConfig, device: torch.device) -> Network:
     """What computes the loss with the weights of `unet`; what learns is in place."""
     chosen = train.recompute != "auto" or device.type in LEAN_DEVICES
-    if train.path == "lean" or (train.path == "auto" and train.mode == "lora" and chosen):
+    if train.path == "lean" or (train.path == "auto" and train.mode == "lora" and chosen and not train.compile):
         if train.recompute != "auto":
             return LeanUNet(unet, train.recompute)
         return LeanUNet(unet, "block" if train.checkpointing else "keep")

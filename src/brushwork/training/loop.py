@@ -33,9 +33,10 @@ from brushwork.training.learning_rate import factor
 from brushwork.training.loss_scale import LossScale
 from brushwork.training.optimizers import learning_rate, used_weights
 from brushwork.training.out_of_memory import MemoryRanOutError, noticing, part_of, parts, stopped
+from brushwork.training.passes import Passes
 from brushwork.training.run_folder import RunFolder
 from brushwork.training.sharding import Shards
-from brushwork.training.step import Network, Objective, draw, loss_per_picture
+from brushwork.training.step import Network, Objective, draw
 from brushwork.training.verdict import Verdict
 
 logger = logging.getLogger("brushwork")
@@ -60,6 +61,8 @@ class Learner:
     flat: Flat | None
     """The buffer in which the parameters lie, if they do."""
     gradients: Gradients
+    passes: Passes
+    """Makes each pass through the network and back."""
     optimizer: torch.optim.Optimizer
     """Each of its groups has a `base_rate`, which the schedule multiplies."""
     ema: RunningMean | None
@@ -265,15 +268,10 @@ class Loop:
         scale = self.position.loss_scale.scale / self._pictures_of(step)
         sums = []
         for microbatch, where in self._passes(step, self.group.rank):
-            losses = self._losses(step, microbatch, batches[microbatch], where)
-            if losses.requires_grad:  # unless dropout left out every layer
-                (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
-            self.learner.gradients.collect()
-            sums.append(losses.detach().sum())
+            sums.append(self._losses(step, microbatch, batches[microbatch], where, scale).sum())
         for _ in range(self._idle_passes(step)):
             microbatch = min(batches)
-            losses = self._losses(step, microbatch, batches[microbatch], slice(0, 1))
-            (losses.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
+            self._losses(step, microbatch, batches[microbatch], slice(0, 1), 0.0)
         # Asked for once: each time, a card would stand still.
         return float(sum(torch.stack(sums).tolist())) if sums else 0.0
 
@@ -306,8 +304,8 @@ class Loop:
         step, device = self.position.step, self.learner.device
         return stopped(said, self.settings, step=step, saved=saved, device=device, sharded=sharded)
 
-    def _losses(self, step: int, microbatch: int, whole: Loaded, where: slice) -> Tensor:
-        """Forward pass of a part of one batch: -> (B,). What is drawn is drawn for the whole batch, so that each
+    def _losses(self, step: int, microbatch: int, whole: Loaded, where: slice, scale: float) -> Tensor:
+        """A part of one batch there and back: -> (B,). What is drawn is drawn for the whole batch, so that each
         picture has its own numbers however it is cut; only the adapter's dropout has other masks in a part."""
         learner = self.learner
         draws = draw(
@@ -318,10 +316,7 @@ class Loop:
         key = derive_seed(self.settings.train.seed, "dropout", *place)
         text = loaded.text if loaded.text is not None else self._encoded(loaded.captions, step, key)
         learner.set_dropout_key(key)
-        batch = loaded.with_text(text).to(learner.device)
-        return loss_per_picture(
-            learner.network, batch, draws.to(learner.device), learner.objective, dtype=learner.dtype
-        )
+        return learner.passes(loaded.with_text(text), draws, scale)
 
     def _encoded(self, captions: tuple[str, ...], step: int, key: int) -> TextStates:
         """Ask the encoders; from where they are to stop, nothing in them learns and nothing is left out of them."""

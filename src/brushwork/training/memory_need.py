@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from brushwork.amounts import bytes_in_words
 from brushwork.config.schema import LoRAConfig, Settings, TrainConfig
 from brushwork.data.transform import Size
 from brushwork.lean.network import LeanUNet
@@ -20,12 +21,20 @@ from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
 from brushwork.models.unet import UNet
 from brushwork.training.beginning import make_adapter
 from brushwork.training.learner import network_over
+from brushwork.training.passes import why_not
 from brushwork.training.prepare import Preparation
 from brushwork.training.space import bytes_per_weight
 from brushwork.training.what_learns import count_what_learns
 
 POLICIES = ("keep", "ff", "qkv+ff", "block")
 """Of the lean path, from the most memory to the least."""
+
+
+_SAME_STEP = {
+    name: TrainConfig.model_fields[name].default
+    for name in ("epochs", "max_steps", "batch_size", "accumulation", "ema_decay", "ema_device", "seed", "device")
+}
+"""Settings that do not change what a micro-batch computes: a step is counted once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +101,16 @@ def need_of(preparation: Preparation, settings: Settings | None = None) -> Need:
         tokens=settings.model.max_tokens // 75 * 77,
         dtype=preparation.dtype,
         device=preparation.device.type,
-        train=settings.train,
+        train=settings.train.model_copy(update=_SAME_STEP),
         lora=settings.lora,
     )
     rounded = settings.train.mode == "full" and preparation.dtype != torch.float32
     gradient = 0 if rounded else 4  # what the step keeps: all of it, or that of the rounded copies beside it
+    lean = _takes_lean(settings)
+    if lean and preparation.dtype != torch.float32:
+        gradient -= itemsize  # the copy that the lean path computes with
+    if why_not(settings, preparation.device, lean=lean) is None and settings.train.cuda_graphs != "off":
+        gradient -= 4  # the gradient has a place of its own
     return Need(
         base=base.parts["unet"].num_parameters() * itemsize,
         text=text,
@@ -104,6 +118,29 @@ def need_of(preparation: Preparation, settings: Settings | None = None) -> Need:
         step=reading.peak,
         flops=reading.flops,
     )
+
+
+def memory_lines(need: Need, *, limit: int | None, command: str) -> list[tuple[str, str]]:
+    """What the plan of a run says of memory: on a card all parts, elsewhere the sum.
+
+    Args:
+        limit: of the card, in bytes.
+        command: what tells more.
+    """
+    total = bytes_in_words(need.total)
+    if limit is None:
+        return [("a step", f"about {total} at its peak; {command} tells of what, and what would need less")]
+    return [
+        *((name, bytes_in_words(size)) for name, size in need.parts),
+        ("together", f"{total}; the run may take {bytes_in_words(limit)} of the card (train.memory_fraction)"),
+    ]
+
+
+def beside_measured(need: Need, measured: int) -> str:
+    """What the first step took, beside what was planned."""
+    share = measured / need.total - 1
+    more = f"{abs(share):.0%} {'more' if share > 0 else 'less'} than planned"
+    return f"the first step took {bytes_in_words(measured)} at its peak, {more} ({bytes_in_words(need.total)})"
 
 
 def largest_size(preparation: Preparation) -> Size:
@@ -221,7 +258,8 @@ def _steps(settings: Settings, device: str) -> Iterator[tuple[str, list[str], Se
 
 
 def _takes_lean(settings: Settings) -> bool:
-    return settings.train.mode == "lora" and settings.train.path != "plain"
+    train = settings.train
+    return train.mode == "lora" and train.path != "plain" and not train.compile
 
 
 def _policy(settings: Settings) -> int:

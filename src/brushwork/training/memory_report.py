@@ -10,13 +10,11 @@ from rich.console import Console
 
 from brushwork.amounts import bytes_in_words
 from brushwork.errors import UserError
+from brushwork.runtime import BESIDE
 from brushwork.training.asked import settle
 from brushwork.training.memory_need import Need, Option, fitted, largest_size, need_of, options
 from brushwork.training.plan import show_plan
 from brushwork.training.prepare import prepare
-
-BESIDE = 0.6
-"""GiB of a card that are not the run's: CUDA's context and the workspaces of its libraries. Not measured."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,18 @@ logger = logging.getLogger("brushwork")
 LINES = list[tuple[str, str]]
 
 
-def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, num_sample_prompts: int) -> None:
+def show_plan(
+    console: Console,
+    preparation: Preparation,
+    folder: RunFolder,
+    *,
+    num_sample_prompts: int,
+    memory: LINES | None = None,
+) -> None:
     """Print the plan.
+
+    Args:
+        memory: what a step needs of it, where that is not told elsewhere.
 
     Raises:
         UserError: what the run writes does not fit on the disk.
@@ -46,6 +56,8 @@ def show_plan(console: Console, preparation: Preparation, folder: RunFolder, *, 
         ("writes", _writing_lines(preparation, folder, space, num_sample_prompts)),
         ("disk", _disk_lines(folder, cache_folder(preparation.settings.cache.folder), space)),
     ]
+    if memory:
+        sections.append(("memory", memory))
     table = plan_table(preparation.settings.name, sections)
     logger.debug("%s", as_text(table))
     console.print()

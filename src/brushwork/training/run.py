@@ -20,6 +20,7 @@ from brushwork.distributed import current, joined, voice
 from brushwork.errors import UserError
 from brushwork.records import Row, write_rows
 from brushwork.run_files import LOCK_FILE, SETTINGS_FILE
+from brushwork.runtime import limit_memory
 from brushwork.training.asked import settle
 from brushwork.training.changes import (
     changes,
@@ -32,6 +33,7 @@ from brushwork.training.changes import (
 from brushwork.training.checkpoint import Position, State, read_state
 from brushwork.training.evaluating import Evaluator, is_complete
 from brushwork.training.interruption import listening
+from brushwork.training.memory_need import memory_lines, need_of
 from brushwork.training.plan import show_plan
 from brushwork.training.prepare import Preparation, prepare_aloud
 from brushwork.training.processes import refuse_differences, refuse_idle_processes, refuse_other_states
@@ -40,6 +42,7 @@ from brushwork.training.requests import forget
 from brushwork.training.run_folder import RunFolder, newest_run
 from brushwork.training.sampling import Drawer, sample_requests
 from brushwork.training.session import Session, train_until_stopped
+from brushwork.training.sharding import is_sharded
 from brushwork.training.trackers import refuse_missing_trackers
 from brushwork.training.what_learns import check_beginning
 
@@ -205,12 +208,15 @@ def _run(
             else:
                 if state is None:
                     check_beginning(preparation)
-                show_plan(console, preparation, folder, num_sample_prompts=len(requests))
+                need = None if is_sharded(settings.train, group) else need_of(preparation)
+                limit = limit_memory(settings.train.memory_fraction, preparation.device)
+                lines = memory_lines(need, limit=limit, command="`brushwork plan`") if need else None
+                show_plan(console, preparation, folder, num_sample_prompts=len(requests), memory=lines)
                 if group.is_first:
                     _write_beginning(
                         folder, preparation, resolved, keep_settings=begun and not changes(folder, resolved)
                     )
-                session = Session(preparation, folder, drawer, interruption, console, evaluator, watch)
+                session = Session(preparation, folder, drawer, interruption, console, evaluator, watch, need)
                 position = train_until_stopped(session, state)
     return RunResult(
         folder=folder.path,

@@ -20,7 +20,7 @@ from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.vae import VAE
 from brushwork.progress import progress_bar
 from brushwork.records import Row, read_rows, write_rows
-from brushwork.runtime import PRECISIONS, release_memory
+from brushwork.runtime import PRECISIONS, measure_peak_anew, peak_memory, release_memory
 from brushwork.training.caching import CachedText, CachingInterruptedError, Entries, fill_latents, fill_text
 from brushwork.training.checkpoint import Position, State
 from brushwork.training.curve import draw_curve
@@ -31,6 +31,7 @@ from brushwork.training.interruption import Interruption
 from brushwork.training.learner import Trained, make_learner
 from brushwork.training.loop import Hooks, Loop
 from brushwork.training.loss_scale import LossScale, initial_scale
+from brushwork.training.memory_need import Need, beside_measured
 from brushwork.training.metadata import file_metadata
 from brushwork.training.prepare import VAE_DTYPE, Picture, Preparation, measured_part
 from brushwork.training.report import step_note, tell_once, tell_verdict
@@ -61,6 +62,8 @@ class Session:
     evaluator: Evaluator | None = None
     watch: Callable[[Row], bool] | None = None
     """Sees each row of `metrics.jsonl`; True ends the run after that step, with everything saved."""
+    need: Need | None = None
+    """What a step was planned to need."""
 
 
 def train_until_stopped(session: Session, state: State | None) -> Position:
@@ -217,6 +220,8 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             logger.debug("step %d/%d %s", row["step"], total, step_note(row))
             table.add(row)
             advance(row["step"], total, step_note(row))
+            if len(rows) == begun + 1 and session.need is not None and learner.device.type == "cuda":
+                logger.info("%s", beside_measured(session.need, peak_memory(learner.device)))
             if "verdict" in row:
                 tell_verdict(row)
             if row["step"] % 10 == 0:
@@ -267,6 +272,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             position=position,
             group=group,
         )
+        measure_peak_anew(learner.device)
         return loop.run()
 
 
