@@ -60,6 +60,13 @@ class Refuses:
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
 
+class Forgets:
+    """A card whose graph leaves the gradient as it was."""
+
+    def record(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        return call(), lambda: None
+
+
 def learner() -> tuple[EagerPasses, Flat, Adapter]:
     torch.manual_seed(0)
     unet = UNet(SMALL)
@@ -171,6 +178,19 @@ def test_where_nothing_can_be_recorded_training_goes_on_with_the_same_numbers_or
     assert "operation not permitted when stream is capturing): training goes on" in caplog.text
     with pytest.raises(UserError, match="no graph could be recorded: operation not permitted"):
         RecordedPasses(eager, flat, Refuses(), required=True)(*given(0), 1.0)
+
+
+def test_a_graph_with_other_numbers_than_the_pass_is_not_trained_with(caplog: pytest.LogCaptureFixture) -> None:
+    eager, flat, _ = learner()
+    expected = [eager(*given(0), 2.0), gradient_of(flat)]
+    flat.clear()
+
+    found = [RecordedPasses(eager, flat, Forgets(), required=False)(*given(0), 2.0), gradient_of(flat)]
+
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert "not those of the pass kernel by kernel): training goes on" in caplog.text
+    with pytest.raises(UserError, match="not those of the pass kernel by kernel"):
+        RecordedPasses(eager, flat, Forgets(), required=True)(*given(0), 2.0)
 
 
 def settings(*overrides: str) -> Settings:

@@ -34,6 +34,10 @@ WARM_UP = 2
 """Passes before a graph is recorded, in which libraries choose their kernels and make their workspaces."""
 
 
+MOST_ERROR = 0.01
+"""Of a replay against the pass kernel by kernel, as a share: a card adds bf16 numbers up in any order."""
+
+
 class Passes(Protocol):
     """Makes one pass."""
 
@@ -146,7 +150,9 @@ class RecordedPasses:
         flat.present = [False] * len(present)
         try:
             losses, replay = self._records.record(lambda: eager(*inputs, scale_))
-            return Recording(inputs, scale_, losses, replay, flat.present)
+            recording = Recording(inputs, scale_, losses, replay, flat.present)
+            self._compare(recording)
+            return recording
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -164,6 +170,23 @@ class RecordedPasses:
             flat.present = present
             for parameter in flat.parameters:
                 parameter.grad = None
+
+    def _compare(self, recording: Recording) -> None:
+        """Hold the first replay against the pass kernel by kernel.
+
+        Raises:
+            RuntimeError: they differ by more than the order in which a card adds up.
+        """
+        flat = self._flat
+        assert flat.gradient is not None
+        flat.gradient.zero_()
+        wanted = self._eager(*recording.inputs, recording.scale), flat.gradient.clone()
+        flat.gradient.zero_()
+        recording.replay()
+        for found, expected in zip((recording.losses, flat.gradient), wanted, strict=True):
+            error = float((found - expected).norm())
+            if not error <= MOST_ERROR * float(expected.norm()):
+                raise RuntimeError("its numbers are not those of the pass kernel by kernel")
 
     def _tell_once(self) -> None:
         if not self._told:
