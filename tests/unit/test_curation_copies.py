@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from brushwork.config.schema import CurationConfig
-from brushwork.curation.copies import find_exact, find_near
+from brushwork.curation.copies import find_exact, find_near, judged_together
 from brushwork.film.frames import draw_frame
 from brushwork.film.shots import draw_film
 from brushwork.records import read_rows
@@ -82,3 +82,16 @@ def test_a_distance_of_nothing_keeps_all_but_the_same(tmp_path: Path) -> None:
     found = find_near(list(files), measured, dict.fromkeys(files, 1.0), CurationConfig(near_distance=0))
 
     assert set(found.reasons) == {"b.png"}
+
+
+def test_frames_that_show_nearly_the_same_are_judged_together(tmp_path: Path) -> None:
+    files = {}
+    for number, seed in enumerate((1, 1, 2)):
+        files[f"{number}.png"] = tmp_path / f"{number}.png"
+        draw_frame(seed, 64 + number)[0].save(files[f"{number}.png"])
+    measured = measure_files(files)
+
+    found = judged_together(torch.tensor([0.9, 0.2, 0.7]), list(files), measured, CurationConfig())
+
+    # The log odds of 9 to 1 and of 1 to 4 have the mean of 1.5 to 1.
+    torch.testing.assert_close(found, torch.tensor([0.6, 0.6, 0.7]), rtol=1e-5, atol=1e-6)

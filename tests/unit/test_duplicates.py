@@ -9,12 +9,14 @@ from PIL import Image, ImageEnhance
 
 from brushwork.film.frames import draw_frame
 from brushwork.film.shots import draw_film_frame, shoot
+from brushwork.vision import duplicates
 from brushwork.vision.duplicates import (
     NUM_BITS,
     Looks,
     bits_of,
     first_of_each,
     leaders,
+    mean_over_near,
     near_pairs,
     perceptual_hash,
     pixel_digest,
@@ -149,3 +151,32 @@ def test_twenty_thousand_pictures_take_seconds() -> None:
     leaders(Looks(bits, distance=0.15), range(len(bits)))
 
     assert time.monotonic() - start < 60
+
+
+def test_frames_of_one_moment_are_near_duplicates_from_a_greater_distance_on() -> None:
+    bits = np.zeros((3, NUM_BITS), dtype=bool)
+    bits[1:, : NUM_BITS * 22 // 100] = True  # the second and the third differ from the first by 22 %
+    bits[2, NUM_BITS // 2 :] = True  # and the third from the second by half
+    looks = Looks(bits, 0.2, moments=np.array([0, 12, 13]), distance_in_time=0.25)
+
+    assert near_pairs(Looks(bits, 0.2)).tolist() == []
+    assert near_pairs(looks).tolist() == [[0, 1]]
+    assert near_pairs(Looks(bits, 0.2, moments=np.array([0, 13, 14]), distance_in_time=0.25)).tolist() == []
+
+
+def test_a_mean_over_near_duplicates_is_that_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "AT_ONCE", 4)
+    draw = np.random.default_rng(0)
+    bits, values = draw.random((11, NUM_BITS)) < 0.5, draw.random(11)
+    bits[4:7] = bits[3]
+    bits[9, 5:] = bits[2, 5:]
+    looks = Looks(bits, 0.1)
+    together = [{place} for place in range(11)]
+    for one, two in near_pairs(looks).tolist():
+        together[one].add(two)
+        together[two].add(one)
+    assert sorted(map(len, together))[-1] == 4
+
+    wanted = [values[sorted(some)].mean() for some in together]
+
+    np.testing.assert_allclose(mean_over_near(looks, values), wanted, rtol=1e-12)

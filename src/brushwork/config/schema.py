@@ -774,6 +774,10 @@ class CurationConfig(Section):
     near_distance: float = Field(0.2, ge=0, le=0.5)
     """Frames whose hashes differ in at most this share of their bits are near-duplicates: the best one is kept."""
 
+    near_in_time: float = Field(1.25, ge=1)
+    """Of frames whose names stand at most 12 places apart in their folder, so many times `near_distance` suffices:
+    they are likely of one shot."""
+
     near_similarity: float | None = Field(None, gt=0, le=1)
     """Frames whose vectors have at least this cosine are near-duplicates too. Unset goes by the hash alone."""
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from brushwork.config.schema import CurationConfig
 from brushwork.curation.rules import Reason, exact_duplicate, near_duplicate
-from brushwork.vision.duplicates import Looks, bits_of, first_of_each, leaders
+from brushwork.vision.dissolves import in_sequences
+from brushwork.vision.duplicates import CLOSE, Looks, bits_of, first_of_each, leaders, mean_over_near
 from brushwork.vision.measures import Measured
 
 
@@ -36,6 +38,40 @@ def find_exact(measured: Mapping[str, Measured]) -> dict[str, Reason]:
     }
 
 
+def judged_together(
+    confidence: Tensor, names: Sequence[str], measured: Mapping[str, Measured], curation: CurationConfig
+) -> Tensor:
+    """How likely each frame is the subject, by itself and by the frames that show nearly the same: (N,) -> (N,)
+
+    What differs between them is chance. The mean is that of the log odds, which add up where chances multiply.
+    """
+    odds = confidence.double().clamp(1e-9, 1 - 1e-9).logit()
+    means = mean_over_near(_looks(names, measured, curation), odds.numpy())
+    return torch.from_numpy(means).sigmoid().float()
+
+
+def _looks(
+    names: Sequence[str],
+    measured: Mapping[str, Measured],
+    curation: CurationConfig,
+    *,
+    vectors: Tensor | None = None,
+) -> Looks:
+    """What these frames are compared by; where each stands in time follows from the names of all."""
+    moments = {}
+    for number, some in enumerate(in_sequences(list(measured))):
+        # Folders are far apart.
+        moments.update({name: number * (len(measured) + CLOSE + 1) + place for place, name in enumerate(some)})
+    return Looks(
+        bits_of([bytes.fromhex(measured[name].look) for name in names]),
+        curation.near_distance,
+        None if vectors is None or curation.near_similarity is None else vectors.float().cpu().numpy(),
+        curation.near_similarity or 1.0,
+        np.array([moments[name] for name in names], dtype=np.int64),
+        curation.near_in_time * curation.near_distance,
+    )
+
+
 def find_near(
     names: Sequence[str],
     measured: Mapping[str, Measured],
@@ -51,12 +87,7 @@ def find_near(
         worth: how good each is; where two are equal, the earlier one stands.
         vectors: (N, D) of length 1, of these frames; they count where `curation.near_similarity` is set.
     """
-    looks = Looks(
-        bits_of([bytes.fromhex(measured[name].look) for name in names]),
-        curation.near_distance,
-        None if vectors is None or curation.near_similarity is None else vectors.float().cpu().numpy(),
-        curation.near_similarity or 1.0,
-    )
+    looks = _looks(names, measured, curation, vectors=vectors)
     order = sorted(range(len(names)), key=lambda place: -worth[names[place]])
     leader = leaders(looks, order)
     alone = np.bincount(leader, minlength=len(names)) < 2 if len(names) else np.empty(0, dtype=bool)

@@ -8,7 +8,7 @@ with other thresholds takes seconds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from brushwork.cache.store import cache_folder
 from brushwork.config.load import resolve
 from brushwork.config.schema import CurationConfig, Settings
 from brushwork.curation.choice import choose, coverage, shares
-from brushwork.curation.copies import find_exact, find_near
+from brushwork.curation.copies import find_exact, find_near, judged_together
 from brushwork.curation.decisions import Decision, Found, Likeness
 from brushwork.curation.examples import Examples, read_examples, refuse_common, with_captions
 from brushwork.curation.framing import Framing, framing
@@ -181,6 +181,7 @@ def decide(found: Found, vectors: Tensor, curation: CurationConfig) -> Found:
             reasons[name] += judge(each.quality, curation, usual_edge=usual)
     for name, reason in (*dissolves(found.measured, curation).items(), *find_exact(found.measured).items()):
         reasons[name].append(reason)
+    found = _judged_together(found, [name for name in found.readable if not reasons[name]], curation)
     for place, name in enumerate(found.readable):
         reasons[name] += found.likeness.against(place, curation)
     for name, framed in found.framings.items():
@@ -202,6 +203,18 @@ def decide(found: Found, vectors: Tensor, curation: CurationConfig) -> Found:
         for name, against in reasons.items()
     }
     return found.decided(decisions, coverage=score, notes=_shortfalls(left, found, curation))
+
+
+def _judged_together(found: Found, sound: Sequence[str], curation: CurationConfig) -> Found:
+    """With one confidence for frames that show nearly the same; a blurred or black one says nothing of the others."""
+    confidence = found.likeness.confidence
+    if confidence is None or not sound:
+        return found
+    wanted = set(sound)
+    rows = [row for row, name in enumerate(found.readable) if name in wanted]
+    together = confidence.clone()
+    together[rows] = judged_together(confidence[rows], sound, found.measured, curation)
+    return replace(found, likeness=replace(found.likeness, confidence=together))
 
 
 def _chosen(

@@ -24,6 +24,8 @@ WAVES = 13
 NUM_BITS = WAVES * WAVES - 1
 AT_ONCE = 1024
 """Pictures that are compared with all others at a time."""
+CLOSE = 12
+"""Frames that stand so many apart or fewer are of one moment: half a second at 24 a second, six at two."""
 
 
 def pixel_digest(picture: Image.Image) -> str:
@@ -71,18 +73,26 @@ class Looks:
         distance: share of the bits in which near-duplicates differ at most.
         vectors: (N, D) of length 1, or None to go by the hash alone.
         similarity: cosine that near-duplicates have at least.
+        moments: (N,) where each stands in time, or None where there is no time.
+        distance_in_time: the same as `distance`, of pictures that stand at most `CLOSE` moments apart.
     """
 
     bits: Bits
     distance: float
     vectors: Vectors | None = None
     similarity: float = 1.0
+    moments: Places | None = None
+    distance_in_time: float = 0.0
 
     def nearness(self, some: Places, others: Places) -> npt.NDArray[np.float32]:
         """(A,), (B,) -> (A, B): from 1, the same, down to 0, only just near-duplicates; below it, they are not."""
         here, there = (self.bits[places].astype(np.float32) * 2 - 1 for places in (some, others))
         differ = (1 - here @ there.T / self.bits.shape[1]) / 2
         near: npt.NDArray[np.float32] = 1 - differ / max(self.distance, 1e-6)
+        if self.moments is not None:
+            close = np.abs(self.moments[some][:, None] - self.moments[others][None]) <= CLOSE
+            in_time = (1 - differ / max(self.distance_in_time, 1e-6)).astype(np.float32)
+            near = np.where(close, np.maximum(near, in_time), near)
         if self.vectors is not None:
             cosines = self.vectors[some] @ self.vectors[others].T
             near = np.maximum(near, (cosines - self.similarity) / max(1 - self.similarity, 1e-6))
@@ -130,6 +140,21 @@ def _lead_among(among: npt.NDArray[np.float32], best: npt.NDArray[np.float32], w
         closer[: row + 1] = False
         best[closer], whose[closer] = among[row][closer], place
     return fresh
+
+
+def mean_over_near(looks: Looks, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of each picture, the mean of a value over it and its near-duplicates: (N,) -> (N,)"""
+    places, means = np.arange(len(values)), np.empty(len(values))
+    for start in range(0, len(places), AT_ONCE):
+        block = places[start : start + AT_ONCE]
+        total, count = np.zeros(len(block)), np.zeros(len(block))
+        for begin in range(0, len(places), AT_ONCE):
+            others = places[begin : begin + AT_ONCE]
+            near = (looks.nearness(block, others) >= 0) | (block[:, None] == others[None])
+            total += near @ values[others]
+            count += near.sum(axis=1)
+        means[block] = total / count
+    return means
 
 
 def near_pairs(looks: Looks) -> npt.NDArray[np.int64]:
