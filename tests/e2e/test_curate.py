@@ -270,7 +270,8 @@ def test_frames_that_are_no_pictures_or_all_refused_write_nothing(film: Path, tm
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(source: object, target: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        # As Python tells it: the file that is copied, and then where to.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
 
     monkeypatch.setattr(writing.os, "link", full)
     monkeypatch.setattr(writing.shutil, "copy2", full)

@@ -82,6 +82,7 @@ def test_a_distance_of_nothing_keeps_all_but_the_same(tmp_path: Path) -> None:
     found = find_near(list(files), measured, dict.fromkeys(files, 1.0), CurationConfig(near_distance=0))
 
     assert set(found.reasons) == {"b.png"}
+    assert found.reasons["b.png"].why == "shows nearly the same as a.png, which is as good (1.00)"
 
 
 def test_frames_that_show_nearly_the_same_are_judged_together(tmp_path: Path) -> None:

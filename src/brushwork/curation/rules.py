@@ -62,9 +62,9 @@ def exact_duplicate(of: str, *, same_bytes: bool) -> Reason:
 
 def near_duplicate(of: str, *, score: float, best: float) -> Reason:
     """Another frame that is better shows nearly the same."""
-    return Reason(
-        "near_duplicate", f"shows nearly the same as {of}, which is better ({best:.2f} against {score:.2f})"
-    )
+    is_equal = f"{best:.2f}" == f"{score:.2f}"
+    told = f"which is as good ({best:.2f})" if is_equal else f"which is better ({best:.2f} against {score:.2f})"
+    return Reason("near_duplicate", f"shows nearly the same as {of}, {told}")
 
 
 def dissolves(measured: Mapping[str, Measured], curation: CurationConfig) -> dict[str, Reason]:

@@ -69,9 +69,15 @@ def write_set(found: Found, out: Path, *, console: Console) -> None:
         partial.rename(out)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError) and str(partial) in str(error.filename or partial):
-            error.filename = str(out)
+        if isinstance(error, OSError) and _is_in(partial, error):
+            error.filename, error.filename2 = str(out), None
         raise
+
+
+def _is_in(partial: Path, error: OSError) -> bool:
+    """Whether what could not be written lies in the set; of a copy, the error names the frame first."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+    return not names or any(str(partial) in name for name in names)
 
 
 def _what_to_move(found: Found) -> str:
