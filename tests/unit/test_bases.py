@@ -18,26 +18,14 @@ from brushwork.errors import UserError
 from brushwork.models import checkpoint_file
 from brushwork.models.bundled import AUTOENCODER
 from brushwork.models.checkpoint_file import SafetensorsFile, open_tensors
-from brushwork.models.spec import TINY, UNetSpec
+from brushwork.models.spec import TINY
 from brushwork.models.text import canonical_name
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base, open_base
-from random_base import write_random_base
+from random_base import SMALL_SD15, write_random_base
 
 Tensors = dict[str, Tensor]
 
-SMALL_SD15 = UNetSpec(
-    channels=(32, 64, 64, 64),
-    attention_depth=(1, 1, 1, 0),
-    mid_depth=1,
-    heads=(8, 8, 8, 8),
-    layers_per_block=1,
-    context_width=96,
-    linear_projection=False,
-    pooled_width=None,
-    time_id_width=None,
-    sample_size=64,
-)
 FILES = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",

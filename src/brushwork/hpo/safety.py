@@ -1,5 +1,8 @@
 """Proposals of the search that are refused before they train: rules as data, each with a sentence (`rules.toml`)."""
 
+import math
+import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +11,13 @@ from typing import Any
 from brushwork.config.describe import fields, literal
 from brushwork.config.load import nearest_keys
 from brushwork.errors import UserError, nearest
-from brushwork.hpo.space import RATIO, Proposal, packaged, read_text, tables
+from brushwork.hpo.space import RATIO, Parameter, Proposal, Space, packaged, read_text, tables
+from brushwork.runtime import derive_seed
 
 COMPARISONS = ("above", "at_least", "below", "at_most", "nearer_than")
 WORDS = ("why", "where", "unless")
+BLIND = 200
+"""Draws that are looked at before a search begins."""
 NAMES = f"lora.alpha{RATIO}"
 """What a rule may look at besides the settings."""
 
@@ -89,6 +95,50 @@ def refusal(rules: tuple[Rule, ...], proposal: Proposal) -> tuple[int, str] | No
             )
             return rule.number, f"refused by rule {rule.number}: {rule.why} ({seen})"
     return None
+
+
+def refuse_rules_that_refuse_all(space: Space, rules: tuple[Rule, ...], fixed: Mapping[str, Any]) -> float:
+    """Draw blindly, before anything trains; -> the share that the rules refuse.
+
+    Raises:
+        UserError: they refuse every draw, and so would refuse every trial.
+    """
+    draws = [_Blind(number) for number in range(BLIND)]
+    found = [refusal(rules, space.propose(draw, fixed)) for draw in draws]
+    refused = Counter(each[0] for each in found if each is not None)
+    if refused.total() == BLIND:
+        number, count = refused.most_common(1)[0]
+        why = next(rule.why for rule in rules if rule.number == number)
+        raise UserError(
+            f"the rules refuse all of {BLIND} blind draws of the space, {count} of them by rule {number}: {why}.",
+            fix="--rules FILE with rules that fit this base (an empty file refuses nothing), or another --space",
+        )
+    return refused.total() / BLIND
+
+
+class _Blind:
+    """Values that follow from a number."""
+
+    def __init__(self, number: int) -> None:
+        self._random = random.Random(derive_seed(0, "blind", number))
+        self._drawn: dict[str, Any] = {}
+
+    def draw(self, parameter: Parameter) -> Any:
+        if parameter.name not in self._drawn:
+            self._drawn[parameter.name] = self._one(parameter)
+        return self._drawn[parameter.name]
+
+    def _one(self, parameter: Parameter) -> Any:
+        if parameter.choices:
+            return self._random.choice(parameter.choices)
+        low, high = parameter.low, parameter.high
+        if parameter.step is not None:
+            value = low + parameter.step * self._random.randint(0, int((high - low) / parameter.step + 1e-9))
+        elif parameter.log:
+            value = math.exp(self._random.uniform(math.log(low), math.log(high)))
+        else:
+            value = self._random.uniform(low, high)
+        return round(value) if parameter.whole else value
 
 
 def default_rules() -> tuple[Rule, ...]:
