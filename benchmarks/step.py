@@ -244,11 +244,13 @@ def make_update(mode: Mode, optimizer: torch.optim.Optimizer) -> None:
 
 
 def count(mode: Mode, given: Sequence[Tensor]) -> dict[str, float]:
-    """GiB beside the weights, TFLOP and calls of one step; calls of the update for themselves."""
+    """GiB beside the weights, TFLOP and calls of one pass; calls of all that follows it, for themselves."""
     mode.prepare()
     with metered([*mode.known, *given, *mode.learning]) as reading:
-        make_pass(mode, given)
+        make_pass(replace(mode, flat=None), given)
     with metered() as update:
+        if mode.flat is not None:
+            mode.flat.collect()
         make_update(mode, optimizer_of(mode))
     return {
         "peak_gib": reading.peak / 2**30,

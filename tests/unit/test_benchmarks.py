@@ -174,7 +174,7 @@ def test_a_command_is_timed_until_what_is_waited_for_and_one_that_fails_is_told(
 
     assert 0 < early["seconds"] < whole["seconds"]
     assert whole["processor_seconds"] > 0
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match=r"brushwork train failed: (.|\n)*no\s+such\s+folder"):
         start_up.first_step(tmp_path / "nothing", tmp_path / "run", tmp_path / "cache", [])
 
 
