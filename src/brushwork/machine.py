@@ -33,6 +33,7 @@ EXTRAS = {
     "optimizers": ("bitsandbytes prodigyopt schedulefree", "AdamW8bit, paged, Lion, Prodigy, schedule-free"),
     "search": ("optuna", "searching settings"),
     "dashboard": ("optuna_dashboard", "watching a search in the browser"),
+    "postgresql": ("psycopg", "a search of several machines"),
     "data": ("pyarrow", "reading parquet files and Hugging Face data sets"),
     "studio": ("nicegui", "the local page"),
     "tags": ("onnxruntime", "captions by taggers"),

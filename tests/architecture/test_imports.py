@@ -55,6 +55,8 @@ ONLY_IN = {
     "huggingface_hub": {"hub.py", "models/hub.py", "data/huggingface.py", "machine.py"},
     "bitsandbytes": set(),
     "optuna": {"hpo/study.py"},
+    "psycopg": {"hpo/storage.py"},
+    "sqlalchemy": {"hpo/storage.py"},
     "pyarrow": {"data/parquet.py"},
     "webdataset": set(),
     "datasets": set(),

@@ -37,6 +37,32 @@ def test_the_default_space_draws_the_ratio_and_gives_the_alpha() -> None:
     assert "lora.alpha_ratio" not in low.values  # it is no setting
 
 
+def test_the_default_space_is_the_guides() -> None:
+    space = {parameter.name: parameter for parameter in default_space().parameters}
+    choices = {name: parameter.choices for name, parameter in space.items() if parameter.choices}
+    numbers = {
+        name: (parameter.low, parameter.high, parameter.step, parameter.log)
+        for name, parameter in space.items()
+        if not parameter.choices
+    }
+
+    assert choices == {
+        "lora.rank": (64, 128, 256),
+        "lora.dropout": (0.0, 0.05, 0.1),
+        "schedule.name": ("cosine_with_restarts", "cosine", "constant"),
+        "train.epochs": (12, 16, 20, 24),
+        "loss.min_snr_gamma": ("off", 5.0, 10.0),  # the guide's 0
+        "optimizer.name": ("adamw", "adamw8bit"),
+        "train.accumulation": (1, 2, 4),
+        "schedule.warmup_steps": (50, 100, 150, 200),
+    }
+    assert numbers == {
+        "lora.alpha_ratio": (0.25, 0.9, 0.05, False),
+        "optimizer.learning_rate": (6e-5, 1.2e-4, None, True),
+        "optimizer.text_encoder_learning_rate": (3e-5, 8e-5, None, True),
+    }
+
+
 def test_every_end_of_the_default_space_is_a_settings_file() -> None:
     for last in (False, True):
         values = default_space().propose(Ends(last=last), FIXED).values

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from brushwork.config.schema import Settings
 from brushwork.errors import UserError
 from brushwork.hpo.safety import Rule, default_rules, parse_rules
 from brushwork.hpo.space import Space, default_space, parse_space
-from brushwork.hpo.study import RESULTS, Attempt, Outcome, Plan, importance, num_good, search, without_password
+from brushwork.hpo.storage import address, without_password
+from brushwork.hpo.study import RESULTS, Attempt, Outcome, Plan, importance, num_good, search
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["brushwork.hpo.study"])
@@ -336,3 +338,33 @@ def test_a_storage_that_cannot_be_opened_is_named_without_its_password(tmp_path:
     assert "nosuch://me@host/db" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert without_password("sqlite:///a.db") == "sqlite:///a.db"
+
+
+def test_a_postgresql_needs_psycopg_and_is_opened_by_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url = "://me:secret@host/db"
+    assert address(tmp_path, f"postgresql{url}") == f"postgresql+psycopg{url}"
+    assert address(tmp_path, f"postgresql+psycopg2{url}") == f"postgresql+psycopg2{url}"  # asked for: theirs to have
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        with pytest.raises(UserError, match="needs psycopg") as caught:
+            run(plan(tmp_path, 1, storage=scheme + url))
+        assert caught.value.fix == "pip install 'brushwork[postgresql]'"
+
+
+def test_a_postgresql_that_is_not_there_is_told_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not answer") as caught:
+        run(plan(tmp_path, 1, storage="postgresql://me:secret@127.0.0.1:9/db"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_search_whose_trials_are_all_drawn_blindly_learns_nothing(tmp_path: Path) -> None:
+    """It is a random search, which begins as one that learns."""
+    _, blind, _ = run(plan(tmp_path / "blind", 9, blind=9))
+    _, other, _ = run(plan(tmp_path / "other", 9, blind=9), lambda attempt: Outcome(float(attempt.number)))
+    _, learns, _ = run(plan(tmp_path / "learns", 9))
+
+    assert drawn(blind) == drawn(other)
+    assert drawn(blind)[:5] == drawn(learns)[:5]
+    assert drawn(blind)[5:] != drawn(learns)[5:]
+    with pytest.raises(UserError, match="blind: 9 -> None"):
+        run(plan(tmp_path / "blind", 9))

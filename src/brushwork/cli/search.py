@@ -54,6 +54,12 @@ def search(
     prune: Annotated[
         Pruning, typer.Option(help="End trials early that are behind the others at the same point.")
     ] = Pruning.MEDIAN,
+    blind: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Trials drawn before it learns; with all of --trials, a random search."
+        ),
+    ] = 5,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="What is proposed follows from it.")] = 0,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Where the study lies, for workers on several machines.")
@@ -96,6 +102,7 @@ def search(
         objective=objective.value,
         storage=storage,
         seed=seed,
+        blind=blind,
     )
     console = Console(stderr=True)
     ready = prepare_search(asked, console)

@@ -53,6 +53,7 @@ class Asked:
     objective: str = "loss"
     storage: str | None = None
     seed: int = 0
+    blind: int = 5
 
     @property
     def pinned(self) -> list[str]:
@@ -188,7 +189,8 @@ def prepare_search(asked: Asked, console: "Console") -> Ready:
     from brushwork.config.load import flatten
     from brushwork.hpo.safety import default_rules, read_rules, refuse_rules_that_refuse_all
     from brushwork.hpo.space import default_space, read_space, refuse_unfit_recipe
-    from brushwork.hpo.study import Plan, without_password
+    from brushwork.hpo.storage import without_password
+    from brushwork.hpo.study import Plan
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
@@ -237,6 +239,7 @@ def prepare_search(asked: Asked, console: "Console") -> Ready:
         repeats=asked.repeats,
         pruning=asked.pruning,  # type: ignore[arg-type]
         storage=asked.storage,
+        blind=asked.blind,
         about=about,
     )
     kept = [text for text in overrides if text in asked.overrides or text not in (*OWN, held_out)]

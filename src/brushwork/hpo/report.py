@@ -283,6 +283,7 @@ def _history(axes: Axes, report: Report) -> None:
             axes.axhspan(mean(base) - stdev(base), mean(base) + stdev(base), color="#555", alpha=0.12)
     crosses = "; a cross is the last measurement of a pruned trial" if alike else ""
     axes.set(xlabel="trial", ylabel=report.measure, title=f"History{crosses}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.title.set_fontsize(10)
     axes.legend(fontsize=7)
 

@@ -32,6 +32,7 @@ from brushwork.atomic import write_text
 from brushwork.errors import UserError
 from brushwork.hpo.safety import Rule, refusal
 from brushwork.hpo.space import Parameter, Proposal, Space
+from brushwork.hpo.storage import address, alone, unreachable, without_password
 from brushwork.runtime import derive_seed
 from brushwork.training.run_folder import RunFolder
 
@@ -44,7 +45,8 @@ except ImportError as missing:
 
 RESULTS = "trial_results.json"
 STARTUP = 5
-"""Trials that are drawn blindly before the sampler begins to learn, and that end before any is pruned."""
+"""Trials that are drawn blindly before the sampler begins to learn, unless a plan says otherwise, and that end before
+any is pruned."""
 
 FEWEST = 6
 """With fewer trials that came to their end nothing is said of what mattered."""
@@ -102,6 +104,7 @@ class Plan:
         on_the_way: which way what `Attempt.report` tells is better; None is the direction of the result.
         repeats: how often the recipe, and at the end the winner, are trained with other seeds.
         storage: any that Optuna knows, by its URL; None is SQLite in the folder.
+        blind: trials that are drawn before the sampler begins to learn; with all of them it is a random search.
     """
 
     folder: Path
@@ -115,6 +118,7 @@ class Plan:
     repeats: int = 3
     pruning: Pruning = "median"
     storage: str | None = None
+    blind: int = STARTUP
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -127,10 +131,17 @@ def search(plan: Plan, objective: Objective, *, console: Console) -> bool:
     """Try until `plan.num_trials` have been attempted; -> whether nothing is left to do here or elsewhere.
 
     Raises:
-        UserError: the recipe itself cannot be trained, no trial can, or the folder holds another search.
+        UserError: the recipe itself cannot be trained, no trial can, the folder holds another search, or the storage
+            does not answer.
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
-    desk = Desk(plan, console)
+    try:
+        return _search(Desk(plan, console), objective)
+    except optuna.exceptions.StorageInternalError as error:
+        raise unreachable(address(plan.folder, plan.storage), error) from error
+
+
+def _search(desk: "Desk", objective: Objective) -> bool:
     with desk.held():
         desk.refuse_another_search()
         desk.write_results()
@@ -155,6 +166,7 @@ class Desk:
     def __init__(self, plan: Plan, console: Console) -> None:
         self.plan = plan
         self.console = console
+        self.address = address(plan.folder, plan.storage)
         with self.held():  # two workers would make the same tables at once
             self.storage = open_storage(plan.folder, plan.storage)
             self.study = self._study("search")
@@ -166,7 +178,7 @@ class Desk:
             return optuna.create_study(
                 study_name=study_name(plan.folder, name),
                 storage=self.storage,
-                sampler=_ByNumber(plan.seed, grouped=plan.space.is_conditional),
+                sampler=_ByNumber(plan.seed, blind=plan.blind, grouped=plan.space.is_conditional),
                 pruner=_pruner(plan.pruning),
                 direction=plan.direction,
                 load_if_exists=True,
@@ -192,7 +204,7 @@ class Desk:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One worker of this folder at a time looks at what there is to do, and takes it."""
+        """One worker at a time looks at what there is to do, and takes it: of this folder, and of this study."""
         while True:
             holding = RunFolder(self.plan.folder, "search").locked()
             try:
@@ -202,7 +214,8 @@ class Desk:
                 continue
             break
         try:
-            yield
+            with alone(self.address, study_name(self.plan.folder, "search")):
+                yield
         finally:
             holding.__exit__(None, None, None)
 
@@ -418,23 +431,21 @@ def importance(folder: Path, storage: str | None = None) -> dict[str, float] | N
 
 def open_storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     """Where the study lies: SQLite in the folder, or what a URL names."""
-    folder = folder.absolute()
+    opened = address(folder, url)
     try:
         with quiet():
-            return optuna.storages.get_storage(url or f"sqlite:///{folder.as_posix()}/search.db?timeout=120")
+            if opened.startswith("sqlite"):
+                return optuna.storages.get_storage(opened)
+            # A connection that a night of silence has cut is made anew.
+            return optuna.storages.get_storage(
+                optuna.storages.RDBStorage(opened, engine_kwargs={"pool_pre_ping": True})
+            )
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"the storage {without_password(url or str(folder / 'search.db'))} cannot be opened: {first}",
-            fix="a URL of SQLAlchemy, e.g. postgresql+psycopg://name@host/database, whose driver is installed",
+            fix="a URL of SQLAlchemy, e.g. postgresql://name@host/database, whose driver is installed",
         ) from error
-
-
-def without_password(url: str) -> str:
-    """A storage's URL as it may be shown and kept."""
-    head, at, rest = url.rpartition("@")
-    scheme, slashes, user = head.partition("://")
-    return f"{scheme}{slashes}{user.partition(':')[0]}{at}{rest}" if at else url
 
 
 def study_name(folder: Path, name: str) -> str:
@@ -446,14 +457,15 @@ class _ByNumber(optuna.samplers.BaseSampler):
     """TPE that begins anew at each trial with a seed of its own: no state to lose in a kill, and two workers never
     draw the same."""
 
-    def __init__(self, seed: int, *, grouped: bool) -> None:
+    def __init__(self, seed: int, *, blind: int, grouped: bool) -> None:
         self._seed = seed
+        self._blind = blind
         self._grouped = grouped
         self._tpe = self._sampler(0)
 
     def _sampler(self, number: int) -> optuna.samplers.TPESampler:
         return optuna.samplers.TPESampler(
-            n_startup_trials=STARTUP,
+            n_startup_trials=self._blind,
             multivariate=True,
             group=self._grouped,
             constant_liar=True,
@@ -512,6 +524,8 @@ def _asked(plan: Plan) -> dict[str, Any]:
     asked: dict[str, Any] = {**plan.fixed, **{f"{key} (drawn)": value for key, value in _drawn(plan.space).items()}}
     asked |= {"seed": plan.seed, "direction": plan.direction, "rules": [rule.why for rule in plan.rules]}
     asked |= plan.about
+    if plan.blind != STARTUP:
+        asked["blind"] = plan.blind
     return dict(json.loads(json.dumps(asked, default=str)))
 
 
