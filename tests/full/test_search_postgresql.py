@@ -58,7 +58,7 @@ def slow(attempt: Attempt) -> Outcome:
         file.write(f"{os.getpid()}\n")
     attempt.report(1, 1.0)
     time.sleep(600 if STUCK in attempt.folder.as_posix() else 0.2)
-    return Outcome(abs(attempt.values["optimizer.learning_rate"] - 1e-3))
+    return Outcome(abs(attempt.values.get("optimizer.learning_rate", 1e-2) - 1e-3))
 
 
 def work(folder: str, url: str, repeats: int) -> None:
@@ -84,8 +84,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return list(json.loads((folder / RESULTS).read_text())["trials"])
 
 
-def wait_for(file: Path) -> None:
+def wait_for(file: Path, worker: multiprocessing.process.BaseProcess) -> None:
     while not file.exists():
+        assert worker.is_alive()
         time.sleep(0.01)
 
 
@@ -94,9 +95,9 @@ def test_of_two_workers_one_is_killed_and_the_study_is_whole(tmp_path: Path, ser
     that the kill cut; and the password is in no file."""
     folders = [tmp_path / machine / "killed" for machine in ("stuck", "other")]
     workers = [started(folders[0], server.url, repeats=2)]
-    wait_for(folders[0] / "trials" / "trial-0002" / "begun.txt")
+    wait_for(folders[0] / "trials" / "trial-0002" / "begun.txt", workers[0])
     workers.append(started(folders[1], server.url, repeats=2))
-    wait_for(folders[1] / "trials" / "trial-0003" / "begun.txt")
+    wait_for(folders[1] / "trials" / "trial-0003" / "begun.txt", workers[1])
     assert workers[0].pid is not None
     os.kill(workers[0].pid, signal.SIGKILL)
     for worker in workers:
@@ -164,7 +165,10 @@ def test_two_real_searches_share_a_study(tmp_path: Path, server: Server) -> None
     words += ["--storage", server.url, *(w for key, value in settings.items() for w in ("--set", f"{key}={value}"))]
     workers = [subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     study = tmp_path / "study"
-    wait_for(study / "trials" / "trial-0000" / "metrics.jsonl")
+    metrics = study / "trials" / "trial-0000" / "metrics.jsonl"
+    while not metrics.exists():
+        assert any(worker.poll() is None for worker in workers)
+        time.sleep(0.01)
     killed = next(
         worker for worker in workers if str(worker.pid) in (study / "trials/trial-0000/run.lock").read_text()
     )
