@@ -107,6 +107,7 @@ def search(
     pruning: str = "median",
     storage: str | None = None,
     seed: int = 0,
+    blind: int = 5,
     console: "Console | None" = None,
 ) -> Searched:
     """Try settings from a space, learn from each, and write the best as a recipe; in the folder of an earlier search,
@@ -128,6 +129,7 @@ def search(
         pruning: `median`, `asha` or `off`.
         storage: where the study lies, for workers on several machines: any that Optuna knows, by its URL.
         seed: what is proposed follows from it.
+        blind: trials that are drawn before it learns; with all of `trials` it is a random search.
         console: where progress is shown; by default the error stream.
 
     Raises:
@@ -151,6 +153,7 @@ def search(
         objective=one_of("objective", objective, SearchedFor),
         storage=storage,
         seed=seed,
+        blind=blind,
     )
     return carry_out(prepare_search(asked, console), asked, console)
 
