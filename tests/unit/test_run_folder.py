@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from brushwork.errors import UserError
-from brushwork.training.run_folder import RunFolder, newest_run
+from brushwork.training.run_folder import RunFolder, newest_run, process_lives
 
 
 def touch(path: Path, *names: str) -> None:
@@ -85,3 +86,16 @@ def test_a_damaged_description_is_named_with_a_way_out(tmp_path: Path, text: str
         RunFolder(tmp_path, "a").read_description()
 
     assert "--accept-changes" in str(told.value.fix)
+
+
+def test_a_process_that_has_died_and_was_not_asked_for_yet_does_not_live() -> None:
+    """A killed search's number stays taken until its parent looks, in a container perhaps for ever."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = psutil.Process(child.pid).create_time()
+    assert process_lives(child.pid, began)
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert not process_lives(child.pid, began)
+    child.communicate()
+    assert not process_lives(child.pid, began)

@@ -34,7 +34,7 @@ from brushwork.hpo.safety import Rule, refusal
 from brushwork.hpo.space import Parameter, Proposal, Space
 from brushwork.hpo.storage import address, alone, unreachable, without_password
 from brushwork.runtime import derive_seed
-from brushwork.training.run_folder import RunFolder
+from brushwork.training.run_folder import RunFolder, process_lives
 
 try:
     import optuna
@@ -252,11 +252,7 @@ class Desk:
         worker = str(trial.user_attrs.get("worker", ""))
         host, _, process = worker.rpartition(" ")[0].rpartition(" ")
         if host == socket.gethostname():
-            try:
-                born = psutil.Process(int(process)).create_time()
-            except psutil.NoSuchProcess:
-                return False
-            return worker != self.me and f"{born}" == worker.rpartition(" ")[2]
+            return worker != self.me and process_lives(int(process), float(worker.rpartition(" ")[2]))
         if not worker and self.plan.storage is None:
             return False  # whoever asks holds the folder until its name stands here, so that one was killed
         began = trial.datetime_start or datetime.now()

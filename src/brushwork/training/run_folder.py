@@ -188,8 +188,17 @@ def _is_alive(holder: str) -> bool:
     """Whether the process that wrote `holder`, its number and when it began, is still there."""
     number, _, began = holder.partition(" ")
     try:
-        return psutil.Process(int(number)).create_time() == float(began)
-    except (ValueError, psutil.NoSuchProcess):
+        return process_lives(int(number), float(began))
+    except ValueError:
+        return False
+
+
+def process_lives(number: int, began: float) -> bool:
+    """Whether a process is there. One that has died and that its parent has not asked for yet keeps its number."""
+    try:
+        process = psutil.Process(number)
+        return process.create_time() == began and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
