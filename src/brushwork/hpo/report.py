@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from brushwork.atomic import write_text, written_beside
 from brushwork.errors import UserError
@@ -283,7 +284,7 @@ def _history(axes: Axes, report: Report) -> None:
             axes.axhspan(mean(base) - stdev(base), mean(base) + stdev(base), color="#555", alpha=0.12)
     crosses = "; a cross is the last measurement of a pruned trial" if alike else ""
     axes.set(xlabel="trial", ylabel=report.measure, title=f"History{crosses}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.title.set_fontsize(10)
     axes.legend(fontsize=7)
 
