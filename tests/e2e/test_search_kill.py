@@ -177,18 +177,3 @@ def test_a_search_that_is_killed_and_started_again_ends_as_one_that_never_was(fi
         ("trials/trial-0001", inside("trials/trial-0001", 2)),
     ]
     check(film, tmp_path, moments, "--trials", "2", "--repeats", "0")
-
-
-@pytest.mark.full
-def test_a_search_that_is_killed_in_every_part_ends_as_one_that_never_was(film: Path, tmp_path: Path) -> None:
-    """In the recipe's repeats, in early and late trials, also where the sampler has begun to learn and trials are
-    pruned, and between two."""
-    moments = [
-        ("base/repeat-2", inside("base/repeat-2", 2)),
-        ("trials/trial-0000", inside("trials/trial-0000", 1)),
-        ("trials/trial-0001", after(0)),
-        ("trials/trial-0003", inside("trials/trial-0003", 3)),
-        ("trials/trial-0006", inside("trials/trial-0006", 2)),
-        ("trials/trial-0007", after(6)),
-    ]
-    check(film, tmp_path, moments, "--trials", "8", "--repeats", "2", "--prune", "median")
