@@ -11,7 +11,7 @@ import torch
 
 import benchmarks.bundled as benchmark
 import benchmarks.evaluation as evaluation
-from benchmarks import cache_reading, curation_quality, kohya_step, start_up, step
+from benchmarks import cache_reading, curation_quality, kohya_step, quantised, start_up, step
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.curation.rules import Code
 from brushwork.demonstration.run import Demonstration
@@ -137,6 +137,21 @@ def test_a_step_is_timed_beside_diffusers_and_counted(tmp_path: Path) -> None:
     assert len(rows) == 2 + len(modes)
     assert "| diffusers | " in rows[2]
     assert "1.00x" in rows[2]
+
+
+def test_what_fewer_bits_cost_is_measured_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantised, "FORMS", ("int8", "nf4"))
+    quantised.main(["--resolution", "64", "--levels", "10", "900", "--steps", "1", "--out", str(tmp_path)])
+
+    found = json.loads((tmp_path / "quantised.json").read_text())
+    assert {"torch", "date", "machine", "threads"} <= found.keys()
+    far = {name: max(row) for name, row in found["distances"].items()}
+    assert list(far) == ["bf16", "int8", "nf4"]
+    assert far["int8"] < far["nf4"] < 0.3
+    assert [len(row["loss"]) for row in found["losses"].values()] == [1, 1, 1]
+    assert "| nf4 | " in (tmp_path / "quantised.md").read_text()
+    assert (tmp_path / "distance.png").stat().st_size > 5000
+    assert (tmp_path / "loss.png").stat().st_size > 5000
 
 
 def test_both_networks_of_the_benchmark_answer_alike() -> None:

@@ -1,17 +1,21 @@
 """What a run needs is counted from its own step, and what is advised needs less."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from brushwork.config.load import resolve
 from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.models.bundled import bundled_folder
+from brushwork.models.weights import open_base
 from brushwork.runtime import BESIDE
-from brushwork.training.memory_need import POLICIES, fitted, need_of, options
+from brushwork.training import memory_need, memory_report
+from brushwork.training.memory_need import POLICIES, Option, fitted, need_of, options
 from brushwork.training.memory_report import plan_memory
 from brushwork.training.prepare import Preparation, prepare
 
@@ -57,6 +61,45 @@ def test_each_policy_needs_less_than_the_one_before(pictures: Path) -> None:
 
     assert [need.step for need in needs] == sorted((need.step for need in needs), reverse=True)
     assert [need.flops for need in needs] == sorted(need.flops for need in needs)
+
+
+def test_a_base_in_fewer_bits_and_one_that_comes_and_goes_are_counted_as_they_lie_there(pictures: Path) -> None:
+    plain = need_of(prepared(pictures))
+    for form, share in (("int8", 0.33), ("fp8", 0.33), ("nf4", 0.27)):  # of float32; what is no block's weight stays
+        few = need_of(prepared(pictures, f"model.quantize={form}"))
+        assert few.base == pytest.approx(share * plain.base, rel=0.05), form
+        assert few.flops == plain.flops
+        loaded = replace(open_base("bundled"), quantize=form).load_unet(dtype=torch.float32, device="cpu")
+        assert few.base == sum(tensor.nbytes for tensor in (*loaded.parameters(), *loaded.buffers()))
+
+    needs = [need_of(prepared(pictures, f"train.stream={way}")) for way in ("weights", "all")]
+    assert needs[0].base == needs[1].base < 0.3 * plain.base
+    assert needs[0].step == plain.step
+    large = [need_of(prepared(pictures, "data.resolution=512", f"train.stream={way}")) for way in ("off", "all")]
+    assert large[1].step < 0.9 * large[0].step  # what is kept waits elsewhere, where it is a MiB or more
+    ahead = need_of(prepared(pictures, "train.stream=weights", "train.stream_ahead=3"))
+    assert needs[0].base < ahead.base < plain.base
+
+
+def test_a_card_is_advised_to_round_and_to_stream(pictures: Path) -> None:
+    plan = prepared(pictures, "train.recompute=block")
+    here = {change for changes, _ in memory_need._changed(plan) for change in changes}
+    card = {
+        change
+        for changes, _ in memory_need._changed(replace(plan, device=torch.device("cuda")))
+        for change in changes
+    }
+
+    assert {"model.quantize=int8", "model.quantize=nf4"} <= here
+    assert card - here == {"train.stream=weights", "train.stream=all"}  # a CPU has nowhere else to keep them
+    need = need_of(plan)
+    told = {
+        change: memory_report._line(Option((change,), need, 1.0))
+        for change in ("model.quantize=int8", "train.stream=all", "optimizer.name=adamw8bit")
+    }
+    assert "rounded" in told["model.quantize=int8"]
+    assert "from the host" in told["train.stream=all"]
+    assert told["optimizer.name=adamw8bit"].endswith("no more time")
 
 
 def test_full_training_counts_every_weight_that_learns(pictures: Path) -> None:

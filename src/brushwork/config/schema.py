@@ -48,6 +48,9 @@ class Section(BaseModel):
         return {key: None if key in optional and value == "off" else value for key, value in values.items()}
 
 
+Quantize = Literal["off", "int8", "fp8", "nf4"]
+
+
 class ModelConfig(Section):
     """What is taught: section `[model]`."""
 
@@ -68,6 +71,10 @@ class ModelConfig(Section):
 
     max_tokens: Literal[75, 150, 225] = 75
     """How much of a caption is read. Above 75, captions are encoded in chunks of 75 and joined."""
+
+    quantize: Quantize = "off"
+    """Keep the frozen UNet's weights in fewer bits, in which they are rounded as they are read: `int8` or `fp8` (half
+    of bf16), `nf4` (linears in 4 bit, convolutions in 8). Computed in `train.precision` all the same."""
 
     offline: bool = False
     """Never ask the hub: everything must be on this machine already."""
@@ -513,6 +520,14 @@ class TrainConfig(Section):
     """CUDA: the share of the card that a run may take, so that it runs out of memory rather than into the machine's
     own, many times as slowly. Unset leaves the 0.6 GiB that CUDA takes beside a run."""
 
+    stream: Literal["off", "weights", "all"] = "off"
+    """For a card with little memory: the frozen weights of the blocks stay in the host's memory and come to the card
+    just before their use (`weights`); what is kept for the gradient waits there too (`all`). The same numbers, slower
+    where the way to the card is. On a CPU it spares nothing."""
+
+    stream_ahead: int = Field(1, ge=1, le=8)
+    """With `stream`: so many blocks are fetched beside the one that is computed."""
+
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Also keep a running mean of what learns with this decay, e.g. 0.9999. In the first steps it forgets faster."""
 
@@ -583,6 +598,10 @@ class SampleConfig(Section):
 
     guidance: float = Field(7.0, ge=0)
     """How strongly the prompt is followed (classifier-free guidance)."""
+
+    guide: Literal["auto", "together", "apart"] = "auto"
+    """Whether the prompt and the negative one go through the network at once (`together`), or one after the other
+    (`apart`: less memory, more time). `auto` is together, and apart with `generate --low-memory`."""
 
     seed: int = Field(12345, ge=0)
     """Seed of the first prompt; each next one takes one more."""

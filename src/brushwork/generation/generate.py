@@ -18,7 +18,7 @@ from torch import Tensor
 
 from brushwork.atomic import PARTIAL_SUFFIX, written_beside
 from brushwork.config.load import resolve
-from brushwork.config.schema import ModelConfig, Settings
+from brushwork.config.schema import ModelConfig, Settings, TrainConfig
 from brushwork.data.layout import CONTACT_SHEET
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.samplers import timesteps_for
@@ -108,8 +108,10 @@ def generate(
         steps, guidance, sampler, seed: unset, the settings in the section `sample`.
         ema: use the running mean of the weights, which the training wrote beside the adapter.
         fuse: add the adapters into the base's weights instead of running them beside it. A little faster.
-        low_memory: the least memory rather than the least time.
-        overrides: changed settings as `key=value` of the sections `model`, `sample` and `train` (precision, device).
+        low_memory: the least memory rather than the least time: on a card the weights come and go, each half of the
+            guidance is computed by itself, and the VAE works in tiles.
+        overrides: changed settings as `key=value` of the sections `model`, `sample` and `train` (precision, device,
+            stream).
         console: where progress is shown; by default the error stream.
     """
     group = current()
@@ -171,6 +173,8 @@ def generate(
             device,
             fuse=fuse,
             low_memory=low_memory,
+            ahead=_ahead(settings.train, device, low_memory=low_memory, fuse=fuse),
+            guide_apart=low_memory if sample.guide == "auto" else sample.guide == "apart",
         )
         for line in applied:
             console.print(str(line), highlight=False, markup=False)
@@ -186,13 +190,20 @@ def _settings(asked: Sequence[Wanted], base: str | None, vae: str | None, overri
     """Those of the first run folder among the LoRAs, so that it is drawn as it was sampled; else the defaults."""
     runs = [lora.run_settings for lora in asked if lora.run_settings is not None]
     # The run may have been on another machine: where it computed says nothing about here.
-    here = ["train.device=auto", "train.precision=auto"]
+    here = ["train.device=auto", "train.precision=auto", "train.stream=off"]
     if base is not None:  # another base than the run's has its own VAE and prediction type
         here += ["model.vae=off", "model.prediction=auto", "model.zero_terminal_snr=auto"]
     settings = resolve(files=runs[:1], overrides=[*here, *overrides]).settings
     named = {"base": base, "vae": vae}
     model = settings.model.model_copy(update={key: value for key, value in named.items() if value is not None})
     return settings.model_copy(update={"model": model})
+
+
+def _ahead(train: TrainConfig, device: torch.device, *, low_memory: bool, fuse: bool) -> int | None:
+    """How many blocks ahead of their use weights come to the device; None where they are there. `low_memory` lets
+    them come and go on a card: the pictures are the same. On a CPU there is nowhere else to keep them."""
+    asked = train.stream != "off" or (low_memory and device.type == "cuda" and not fuse)
+    return train.stream_ahead if asked else None
 
 
 def _prompt_lines(prompt: str | Sequence[str] | None, prompts: str | Path | None) -> list[PromptLine]:
@@ -227,6 +238,7 @@ def _wanted(lora: LORA) -> Wanted:
 
 def what_decides(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dtype: torch.dtype) -> dict[str, Any]:
     """What decides the pixels besides the request. No folders: pictures are given away."""
+    rounded = {} if base.quantize == "off" else {"quantize": base.quantize}
     return {
         "base": Path(base.source).name if Path(base.source).exists() else base.source,
         "weights": {part: base.fingerprint(part) for part in ("unet", "vae", "text")},
@@ -235,6 +247,7 @@ def what_decides(base: Base, model: ModelConfig, adapters: Sequence[Chosen], dty
         "clip_skip": model.clip_skip,
         "max_tokens": model.max_tokens,
         "precision": precision_name(dtype),
+        **rounded,
         "loras": [adapter.record() for adapter in adapters],
     }
 
@@ -263,6 +276,8 @@ def _load(
     *,
     fuse: bool,
     low_memory: bool,
+    ahead: int | None,
+    guide_apart: bool,
 ) -> tuple[Pipeline, tuple[Applied, ...]]:
     """Encode the prompts and let the encoders go, then load the UNet and the VAE."""
     encoders = base.load_text(dtype=dtype, device=device, clip_skip=model.clip_skip, max_tokens=model.max_tokens)
@@ -271,7 +286,7 @@ def _load(
     del encoders
     release_memory(device)
 
-    unet = base.load_unet(dtype=dtype, device=device)
+    unet = base.load_unet(dtype=dtype, device=device, ahead=ahead)
     unet_counts = put_on({"unet": unet}, adapters, fused=fuse)
     vae = base.load_vae(dtype=dtype, device=device)
     pipeline = Pipeline(
@@ -280,7 +295,7 @@ def _load(
         prediction=base.prediction,
         encode=lambda prompts: stacked([states[prompt] for prompt in prompts]),
         decode=decoding(vae, low_memory=low_memory),
-        guide_separately=low_memory,
+        guide_separately=guide_apart,
     )
     counts = [text + of_unet for text, of_unet in zip(text_counts, unet_counts, strict=True)]
     applied = tuple(

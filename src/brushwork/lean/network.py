@@ -9,6 +9,7 @@ L text tokens   D width of the context   N heads
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import zip_longest
 from typing import Literal, cast, get_args
 
@@ -27,11 +28,13 @@ from brushwork.lean.functions import (
     normed_product,
     normed_tokens,
 )
-from brushwork.lean.products import Dense, FrozenWeight, Product, product_of
+from brushwork.lean.offload import Offload
+from brushwork.lean.products import Dense, FrozenWeight, Product, Stacked, product_of
 from brushwork.lean.recompute import ConvolutionTail, FeedForwardTail, recomputed
 from brushwork.lora.layers import base_layer
 from brushwork.models.attention import GEGLU, SpatialTransformer, TransformerBlock
 from brushwork.models.blocks import DownBlock, Downsample, ResidualBlock, Skips, UpBlock, Upsample
+from brushwork.models.rounded import RoundedConv2d, RoundedLinear, is_rounded
 from brushwork.models.unet import UNet
 
 Recompute = Literal["keep", "ff", "qkv+ff", "block"]
@@ -46,10 +49,18 @@ class LeanUNet:
     Args:
         unet: the plain network, adapters in place; all else in it must be frozen.
         recompute: one policy for every block, or a choice for each by its path, such as `mid_block.resnets.0`.
+        offload: where what is kept for the gradient waits, if not where it was made.
     """
 
-    def __init__(self, unet: UNet, recompute: Recompute | Callable[[str], Recompute] = "keep") -> None:
+    def __init__(
+        self,
+        unet: UNet,
+        recompute: Recompute | Callable[[str], Recompute] = "keep",
+        *,
+        offload: Offload | None = None,
+    ) -> None:
         self.unet = unet
+        self._offload = offload
         self._weights: dict[int, FrozenWeight] = {}
         self._policies: dict[int, Recompute] = {}
         for module in unet.modules():
@@ -67,7 +78,7 @@ class LeanUNet:
     @property
     def weights(self) -> list[Tensor]:
         """The tensors that were made of several weights; the plain layers hold views of them."""
-        return [weight.dense() for weight in self._weights.values()]
+        return [weight.tensor for weight in self._weights.values() if isinstance(weight, Dense)]
 
     def __call__(
         self,
@@ -78,6 +89,12 @@ class LeanUNet:
         time_ids: Tensor | None = None,
     ) -> Tensor:
         """(B, 4, H, W), (B,), (B, L, D), SDXL also (B, P), (B, 6) -> (B, 4, H, W)"""
+        with nullcontext() if self._offload is None else self._offload.hooks():
+            return self._compute(latents, timesteps, context, pooled, time_ids)
+
+    def _compute(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor | None, time_ids: Tensor | None
+    ) -> Tensor:
         unet = self.unet
         steering = F.silu(unet.embed(timesteps, pooled, time_ids, dtype=latents.dtype))  # (B, E)
         x = self._convolution(unet.conv_in, latents)
@@ -179,17 +196,27 @@ class LeanUNet:
         first = base_layer(layers[0])
         weight = self._weights.get(id(first))
         if weight is None:
-            assert isinstance(first.weight, Tensor)
-            weight = Dense(first.weight)
+            weight = frozen_weight(first)
         return product_of(weight, layers, on_map=on_map)
 
     def _fuse(self, layers: Sequence[nn.Module]) -> None:
         """Make one tensor of the weights of layers that read the same, and the plain layers' weights views of it."""
         bases = [cast(nn.Linear, base_layer(layer)) for layer in layers]
+        if is_rounded(bases[0]):
+            self._weights[id(bases[0])] = Stacked([cast(RoundedLinear, base).stored for base in bases])
+            return
         together = torch.cat([base.weight.detach() for base in bases])  # (O, I)
         for base, part in zip(bases, torch.split(together, [base.out_features for base in bases]), strict=True):
             base.weight.data = part
         self._weights[id(bases[0])] = Dense(together)
+
+
+def frozen_weight(layer: nn.Module) -> FrozenWeight:
+    """The weight of a layer of the base, as it is stored."""
+    if isinstance(layer, RoundedLinear | RoundedConv2d):
+        return layer.stored
+    assert isinstance(layer.weight, Tensor)
+    return Dense(layer.weight)
 
 
 def base_conv(layer: nn.Module) -> nn.Conv2d:

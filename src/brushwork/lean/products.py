@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brushwork.lora.layers import LoRAConv2d, LoRALayer, base_layer
+from brushwork.models.rounded import Rounded
 
 
 class FrozenWeight(Protocol):
@@ -30,6 +31,22 @@ class Dense:
     def dense(self) -> Tensor:
         """The weight itself."""
         return self.tensor
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Weights in fewer bits of several layers that read the same: (O, I), one below the other."""
+
+    parts: Sequence[Rounded]
+
+    def dense(self) -> Tensor:
+        """Spread out into one tensor."""
+        rows = [part.shape[0] for part in self.parts]
+        first = self.parts[0]
+        together = torch.empty(sum(rows), *first.shape[1:], dtype=first.dtype, device=first.device)
+        for part, own in zip(self.parts, torch.split(together, rows), strict=True):
+            part.spread(own)
+        return together
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from brushwork.models.rounded import RoundedConv2d, RoundedLinear
 from brushwork.runtime import derive_seed
 
 
@@ -64,8 +65,7 @@ class LoRALayer(nn.Module, ABC):
         self, base: nn.Module, weights: LoRAWeights, *, dropout: Dropout = Dropout(), index: int = 0
     ) -> None:
         super().__init__()
-        device = base.weight.device
-        assert isinstance(device, torch.device)
+        device = device_of(base_layer(base))
         self.base = base
         self.down = nn.Parameter(weights.down.detach().to(device=device, dtype=torch.float32, copy=True))
         self.up = nn.Parameter(weights.up.detach().to(device=device, dtype=torch.float32, copy=True))
@@ -184,6 +184,14 @@ class LoRAConv2d(LoRALayer):
     def outer(self, hidden: Tensor) -> Tensor:
         """(B, R, H', W') -> (B, O, H', W')"""
         return F.conv2d(hidden, self.up.to(hidden.dtype))
+
+
+def device_of(layer: nn.Module) -> torch.device:
+    """Where a layer of the base computes; a weight in fewer bits is not spread out for the question."""
+    if isinstance(layer, RoundedLinear | RoundedConv2d):
+        return layer.stored.device
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight.device
 
 
 def base_layer(module: nn.Module) -> nn.Module:

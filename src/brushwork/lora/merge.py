@@ -6,9 +6,11 @@ Shapes in this file:  I width in   O width out   R rank   kh, kw kernel of a con
 import torch
 from torch import Tensor
 
+from brushwork.errors import UserError
 from brushwork.lora.inject import fitted, refuse_unused
 from brushwork.lora.layers import LoRAWeights, base_layer
 from brushwork.lora.state import AdapterState, Components, named_layers
+from brushwork.models.rounded import is_rounded
 
 
 def delta(weights: LoRAWeights) -> Tensor:
@@ -25,6 +27,12 @@ def fuse(components: Components, state: AdapterState, *, strength: float = 1.0) 
     refuse_unused(components, state)
     for name, _, layer in named_layers(components):
         if name in state:
+            if is_rounded(base_layer(layer)):
+                raise UserError(
+                    "an adapter cannot be added to weights that are kept in fewer bits, or that come and go: it "
+                    "would be rounded away, or left behind.",
+                    fix="leave --fuse out, or --set model.quantize=off --set train.stream=off",
+                )
             weight = base_layer(layer).weight
             assert isinstance(weight, Tensor)
             change = delta(fitted(state[name], layer, name)).to(weight.device)

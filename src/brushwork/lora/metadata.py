@@ -108,6 +108,7 @@ class TrainingFacts:
     optimizer: str = "adamw"
     max_grad_norm: float | None = None
     precision: str = "fp32"
+    quantize: str = "off"
     clip_skip: int | None = None
     max_tokens: int = 75
     cache_latents: bool = True
@@ -220,7 +221,8 @@ def _run(facts: TrainingFacts) -> dict[str, Any]:
         "max_grad_norm": facts.max_grad_norm,
         "mixed_precision": "no" if facts.precision == "fp32" else facts.precision,
         "full_fp16": False,
-        "fp8_base": False,
+        "fp8_base": facts.quantize == "fp8",
+        **({} if facts.quantize == "off" else {"base_quantize": facts.quantize}),  # not kohya's: it has fp8 alone
         "lowram": False,
         "seed": facts.seed,
         "steps": facts.steps,

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
-from brushwork.config.schema import ModelConfig
+from brushwork.config.schema import ModelConfig, Quantize
 from brushwork.errors import UserError
 from brushwork.models import configs
-from brushwork.models.assembly import assemble
+from brushwork.models.assembly import Renamed, assemble
 from brushwork.models.bundled import bundled_folder
 from brushwork.models.folder import Prediction, read_folder, read_json, read_part, read_prediction
 from brushwork.models.hub import What, locate
 from brushwork.models.part import Part
+from brushwork.models.rounded import Rounded, can_round, refuse_not_finite, room, store
 from brushwork.models.single_file import (
     marked_prediction,
     marked_zero_terminal_snr,
@@ -29,6 +31,7 @@ from brushwork.models.single_file import (
     read_single_vae,
 )
 from brushwork.models.spec import Family, UNetSpec
+from brushwork.models.streaming import stream_blocks
 from brushwork.models.text import (
     TextEncoders,
     build_text_encoder,
@@ -60,6 +63,7 @@ class Base:
         vae_source: where the VAE comes from; the same as `source` where it is the base's own.
         vae_stands_fp16: whether the VAE may be computed in fp16.
         parts: "unet", "vae", "text_encoder", for SDXL "text_encoder_2".
+        quantize: in how many bits the weights of the UNet's blocks are kept once they are loaded.
     """
 
     source: str
@@ -72,18 +76,43 @@ class Base:
     vae_source: str
     vae_stands_fp16: bool
     parts: Mapping[str, Part]
+    quantize: Quantize = "off"
 
     @property
     def family(self) -> Family:
         return self.spec.family
 
-    def load_unet(self, *, dtype: torch.dtype, device: torch.device | str) -> UNet:
-        """The UNet, frozen and in eval mode."""
+    def load_unet(self, *, dtype: torch.dtype, device: torch.device | str, ahead: int | None = None) -> UNet:
+        """The UNet, frozen and in eval mode; where `quantize` says so, each weight is rounded as it is read.
+
+        Args:
+            ahead: the weights of the blocks stay in the host's memory and come to the device so many blocks ahead of
+                their use. None: all of them are on the device.
+        """
         with torch.device("meta"):
             unet = UNet(self.spec)
-        part = self.parts["unet"]
-        assemble(unet, part.cast(dtype), dtype=dtype, device=device, what=part.place)
+        part, there = self.parts["unet"], dict(unet.named_modules())
+        rest: Mapping[str, Tensor] = part.cast(dtype)
+        if self.quantize != "off" or ahead is not None:
+            names = [path for path, module in there.items() if can_round(path, module)]
+            place = "cpu" if ahead is not None else device
+            rooms = {path: room(_shape(there[path]), self.quantize, dtype=dtype, device=place) for path in names}
+            for path, stored in rooms.items():  # all the room was made before: see Rounded.fill
+                self._fill(stored, f"{path}.weight")
+                store(there[path], stored)
+            done = {f"{path}.weight" for path in names}
+            rest = Renamed(rest, {name: name for name in rest if name not in done})
+        assemble(unet, rest, dtype=dtype, device=device, what=part.place)
+        if ahead is not None:
+            stream_blocks(unet, device=torch.device(device), ahead=ahead)
         return unet
+
+    def _fill(self, stored: Rounded, name: str) -> None:
+        """Read a weight of the UNet's blocks into what it is kept in, and let go of it."""
+        part = self.parts["unet"]
+        weight = part[name].to(stored.device)
+        refuse_not_finite(weight, f"{part.place}: {name}")
+        stored.fill(weight)
 
     def load_vae(self, *, dtype: torch.dtype, device: torch.device | str) -> VAE:
         """The VAE, in `vae_dtype(dtype)`."""
@@ -171,6 +200,11 @@ class Base:
         }
 
 
+def _shape(layer: nn.Module) -> torch.Size:
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight.shape
+
+
 def open_base(
     base: str,
     *,
@@ -218,7 +252,7 @@ def open_configured(model: ModelConfig) -> Base:
         clip_skip=model.clip_skip,
         max_tokens=model.max_tokens,
     )
-    return base
+    return replace(base, quantize=model.quantize)
 
 
 def _located(name: str, what: What, *, variant: str | None, offline: bool) -> Path:

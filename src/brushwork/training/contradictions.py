@@ -22,6 +22,7 @@ def refuse_contradictions(settings: Settings) -> None:
         )
     _refuse_impossible_path(settings.train)
     _refuse_what_cannot_be_compiled(settings)
+    _refuse_impossible_rounding(settings)
     refuse_contradictory_loss(settings.loss)
     _refuse_idle_lora_settings(settings)
     refuse_unfit_optimizer(settings)
@@ -69,6 +70,26 @@ def _refuse_what_cannot_be_compiled(settings: Settings) -> None:
             "train.compile = true compiles each block once, and dropout is another number in every step.",
             fix="--set train.compile=false, or --set lora.dropout=0 --set lora.rank_dropout=0 "
             "--set lora.module_dropout=0",
+        )
+
+
+def _refuse_impossible_rounding(settings: Settings) -> None:
+    """Stop where weights are to be kept in fewer bits, or elsewhere, and would not stay so."""
+    quantize, train = settings.model.quantize, settings.train
+    if quantize == "off" and train.stream == "off":
+        return
+    setting, value = ("model.quantize", quantize) if quantize != "off" else ("train.stream", train.stream)
+    if train.mode == "full":
+        rounded = ", by steps that would be rounded away" if quantize != "off" else ""
+        raise UserError(
+            f"{setting} = {value} is for a frozen base; with train.mode = full every weight learns{rounded}.",
+            fix=f"--set {setting}=off, or --set train.mode=lora",
+        )
+    if train.path == "plain" or train.compile:
+        raise UserError(
+            f"{setting} = {value} needs the lean path: autograd on the plain network would keep every weight as it "
+            "is computed with, and nothing would be spared.",
+            fix=f"--set train.path=auto --set train.compile=false, or --set {setting}=off",
         )
 
 

@@ -11,6 +11,7 @@ from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
 from brushwork.lean.flat import Flat
 from brushwork.lean.network import LeanUNet
+from brushwork.lean.offload import Offload
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import Adapter
 from brushwork.lora.layers import LoRAWeights
@@ -18,6 +19,7 @@ from brushwork.lora.norms import limit_norms
 from brushwork.lora.state import AdapterState
 from brushwork.models.assembly import Renamed
 from brushwork.models.rewrite import write_base
+from brushwork.models.rounded import is_rounded
 from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base
@@ -172,13 +174,19 @@ def make_learner(
 
 def network_over(unet: UNet, train: TrainConfig, device: torch.device) -> Network:
     """What computes the loss with the weights of `unet`; what learns is in place."""
-    chosen = train.recompute != "auto" or device.type in LEAN_DEVICES
+    chosen = train.recompute != "auto" or device.type in LEAN_DEVICES or any(map(is_rounded, unet.modules()))
     if train.path == "lean" or (train.path == "auto" and train.mode == "lora" and chosen and not train.compile):
+        offload = Offload(device) if train.stream == "all" else None
         if train.recompute != "auto":
-            return LeanUNet(unet, train.recompute)
-        return LeanUNet(unet, "block" if train.checkpointing else "keep")
+            return LeanUNet(unet, train.recompute, offload=offload)
+        return LeanUNet(unet, "block" if train.checkpointing else "keep", offload=offload)
     unet.set_checkpointing(train.checkpointing)
     return unet
+
+
+def blocks_ahead(train: TrainConfig) -> int | None:
+    """How many blocks ahead of their use weights are fetched; None where they are on the device."""
+    return None if train.stream == "off" else train.stream_ahead
 
 
 def adapter_beside(unet: UNet, text: TextEncoders | None, base: Base, settings: Settings) -> Learning:

@@ -13,18 +13,25 @@ from typing import Any
 import torch
 
 from brushwork.amounts import bytes_in_words
-from brushwork.config.schema import LoRAConfig, Settings, TrainConfig
+from brushwork.config.schema import LoRAConfig, Quantize, Settings, TrainConfig
 from brushwork.data.transform import Size
 from brushwork.lean.network import LeanUNet
 from brushwork.memory.meter import Reading, metered
+from brushwork.models.rounded import round_blocks, weight_bytes
 from brushwork.models.spec import PIXELS_PER_LATENT, UNetSpec
+from brushwork.models.streaming import units_of
 from brushwork.models.unet import UNet
 from brushwork.training.beginning import make_adapter
-from brushwork.training.learner import network_over
+from brushwork.training.learner import blocks_ahead, network_over
 from brushwork.training.passes import why_not
 from brushwork.training.prepare import Preparation
 from brushwork.training.space import bytes_per_weight
 from brushwork.training.what_learns import count_what_learns
+
+FEWER_BITS: tuple[Quantize, ...] = ("int8", "nf4")
+"""Forms to advise, from the nearest to the base: fp8 takes as much as int8 and is four times as far from it."""
+
+STREAMS = ("off", "weights", "all")
 
 POLICIES = ("keep", "ff", "qkv+ff", "block")
 """Of the lean path, from the most memory to the least."""
@@ -103,6 +110,7 @@ def need_of(preparation: Preparation, settings: Settings | None = None) -> Need:
         device=preparation.device.type,
         train=settings.train.model_copy(update=_SAME_STEP),
         lora=settings.lora,
+        quantize=settings.model.quantize,
     )
     rounded = settings.train.mode == "full" and preparation.dtype != torch.float32
     gradient = 0 if rounded else 4  # what the step keeps: all of it, or that of the rounded copies beside it
@@ -112,7 +120,7 @@ def need_of(preparation: Preparation, settings: Settings | None = None) -> Need:
     if why_not(settings, preparation.device, lean=lean) is None and settings.train.cuda_graphs != "off":
         gradient -= 4  # the gradient has a place of its own
     return Need(
-        base=base.parts["unet"].num_parameters() * itemsize,
+        base=kept_bytes(base.spec, preparation.dtype, settings.model.quantize, blocks_ahead(settings.train)),
         text=text,
         learns=round(learning * (bytes_per_weight(settings) - gradient)),
         step=reading.peak,
@@ -161,10 +169,11 @@ def step_on_meta(
     device: str,
     train: TrainConfig,
     lora: LoRAConfig,
+    quantize: Quantize,
 ) -> Reading:
     """Count one micro-batch: prediction, loss, gradients."""
     with torch.device("meta"):
-        unet = UNet(spec).to(dtype)
+        unet = empty_unet(spec, dtype, quantize)
         learning = []
         if train.mode == "full":
             unet.requires_grad_(True)
@@ -182,10 +191,30 @@ def step_on_meta(
         if spec.pooled_width is not None:
             more = [torch.empty(batch, spec.pooled_width, dtype=dtype), torch.empty(batch, 6)]
         fused = network.weights if isinstance(network, LeanUNet) else []
-        with metered([*unet.parameters(), *fused, *learning, latents, context, *more]) as reading:
+        with metered([*unet.parameters(), *unet.buffers(), *fused, *learning, latents, context, *more]) as reading:
             found = network(latents.to(dtype), torch.empty(batch), context, *more)
             (found.float() - latents).square().mean().backward()
     return reading
+
+
+def empty_unet(spec: UNetSpec, dtype: torch.dtype, quantize: Quantize) -> UNet:
+    """The network without numbers, its weights kept as a run would keep them."""
+    with torch.device("meta"):
+        unet = UNet(spec).to(dtype)
+        if quantize != "off":
+            round_blocks(unet, quantize, dtype=dtype)
+    return unet
+
+
+@lru_cache(maxsize=16)
+def kept_bytes(spec: UNetSpec, dtype: torch.dtype, quantize: Quantize, ahead: int | None) -> int:
+    """What the base's weights take on the device while they are not computed with."""
+    unet = empty_unet(spec, dtype, quantize)
+    whole = sum(tensor.nbytes for tensor in (*unet.parameters(), *unet.buffers()))
+    if ahead is None:
+        return whole
+    units = [sum(weight_bytes(layer) for layer in layers) for layers in units_of(unet)]
+    return whole - sum(units) + max(units) * min(ahead + 1, len(units))
 
 
 def options(preparation: Preparation) -> list[Option]:
@@ -200,16 +229,17 @@ def fitted(preparation: Preparation, limit: int) -> tuple[Option, bool]:
     """The least costly settings whose need is at most `limit` bytes, and whether there are any.
 
     The size of the pictures stays, and so does the number of pictures that an update is made of. Changes that cost no
-    operations come first, then layers that are computed twice, then smaller batches. Where nothing fits, it is what
-    needs least.
+    operations come first, then layers that are computed twice, then smaller batches; then weights in 8 bits, which
+    change what is computed, weights that come and go, for which a card may wait, and weights in 4 bits. Where nothing
+    fits, it is what needs least.
     """
     settings, given = preparation.settings, dict[str, str]()
     best = _option(preparation, [], settings)
-    for wanted in ("free", "recompute", "batch"):
+    for wanted in ("free", "recompute", "batch", "int8", "stream", "nf4"):
         while best.need.total > limit:
             steps = [
                 (_option(preparation, changes, changed), changed)
-                for kind, changes, changed in _steps(settings, preparation.device.type)
+                for kind, changes, changed in _steps(settings, "cuda")  # it is a card that has a limit
                 if kind == wanted
             ]
             useful = [step for step in steps if step[0].need.total < best.need.total]
@@ -232,10 +262,15 @@ def _changed(preparation: Preparation) -> Iterator[tuple[list[str], Settings]]:
     """Every single change, each policy among them."""
     settings = preparation.settings
     for kind, changes, changed in _steps(settings, preparation.device.type):
-        if kind != "recompute" or not _takes_lean(settings):
+        if kind in ("free", "batch") or not _takes_lean(settings):
             yield changes, changed
     for policy in POLICIES[_policy(settings) + 1 :] if _takes_lean(settings) else ():
         yield [f"train.recompute={policy}"], _with(settings, "train", recompute=policy)
+    for form in FEWER_BITS[_bits(settings) :] if _takes_lean(settings) else ():
+        yield [f"model.quantize={form}"], _with(settings, "model", quantize=form)
+    if _takes_lean(settings) and preparation.device.type != "cpu":
+        for way in STREAMS[STREAMS.index(settings.train.stream) + 1 :]:
+            yield [f"train.stream={way}"], _with(settings, "train", stream=way)
 
 
 def _steps(settings: Settings, device: str) -> Iterator[tuple[str, list[str], Settings]]:
@@ -252,9 +287,19 @@ def _steps(settings: Settings, device: str) -> Iterator[tuple[str, list[str], Se
             yield "recompute", [f"train.recompute={policy}"], _with(settings, "train", recompute=policy)
     elif not train.checkpointing:
         yield "recompute", ["train.checkpointing=true"], _with(settings, "train", checkpointing=True)
+    if _takes_lean(settings):
+        for form in FEWER_BITS[_bits(settings) :][:1]:
+            yield form, [f"model.quantize={form}"], _with(settings, "model", quantize=form)
+        for way in STREAMS[STREAMS.index(settings.train.stream) + 1 :][:1] if device != "cpu" else ():
+            yield "stream", [f"train.stream={way}"], _with(settings, "train", stream=way)
     if train.batch_size % 2 == 0:
         half = {"batch_size": train.batch_size // 2, "accumulation": train.accumulation * 2}
         yield "batch", [f"train.{key}={value}" for key, value in half.items()], _with(settings, "train", **half)
+
+
+def _bits(settings: Settings) -> int:
+    """Where the next form with fewer bits stands in `FEWER_BITS`; fp8 takes as many as int8."""
+    return {"off": 0, "int8": 1, "fp8": 1, "nf4": 2}[settings.model.quantize]
 
 
 def _takes_lean(settings: Settings) -> bool:

@@ -69,6 +69,10 @@ class MemoryPlan:
 def _line(option: Option) -> str:
     settings = " ".join(f"--set {change}" for change in option.changes) or "(as it is)"
     time = "no more time" if option.time <= 1.005 else f"{option.time - 1:.0%} more to compute"
+    if any(change.startswith("model.quantize=") for change in option.changes):
+        time += ", the base rounded: docs/performance.md tells by how much"
+    if any(change.startswith("train.stream=") for change in option.changes):
+        time += ", the weights on their way from the host: slower where the card waits for them"
     return f"  {bytes_in_words(option.need.total):>10}  {settings}   {time}"
 
 

@@ -60,6 +60,7 @@ def file_metadata(preparation: Preparation, position: Position, *, started_at: f
         optimizer=_rule(optimizer),
         max_grad_norm=optimizer.max_grad_norm,
         precision=precision_name(preparation.dtype),
+        quantize=settings.model.quantize,
         clip_skip=settings.model.clip_skip if base.family == "sd15" else None,
         max_tokens=settings.model.max_tokens,
         cache_text=preparation.caches_text,

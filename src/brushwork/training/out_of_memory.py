@@ -115,6 +115,11 @@ def stopped(
     )
 
 
+def _is_frozen(settings: Settings) -> bool:
+    """Whether the base's weights may be kept in another way."""
+    return settings.train.mode == "lora" and settings.train.path != "plain"
+
+
 Saving = tuple[str, str, Callable[[Settings, torch.device], bool]]
 
 SAVINGS: tuple[Saving, ...] = (
@@ -126,6 +131,10 @@ SAVINGS: tuple[Saving, ...] = (
      lambda s, d: s.optimizer.name == "adamw" and s.train.sharding == "off"),
     ("train.ema_device=cpu", "the running mean leaves the card",
      lambda s, d: d.type != "cpu" and s.train.ema_decay is not None and s.train.ema_device == "auto"),
+    ("model.quantize=int8", "half the memory of the base in bf16, its weights rounded",
+     lambda s, d: d.type != "cpu" and _is_frozen(s) and s.model.quantize == "off"),
+    ("train.stream=weights", "the base waits in the host's memory; slower where the card waits for it",
+     lambda s, d: d.type == "cuda" and _is_frozen(s) and s.train.stream == "off"),
     ("lora.text_encoder=false", "only the UNet learns", lambda s, d: bool(s.lora.text_encoder)),
     ("train.mode=lora", "an adapter instead of the whole network",
      lambda s, d: s.train.mode == "full" and s.train.sharding == "off"),

@@ -227,6 +227,7 @@ def why_not(settings: Settings, device: torch.device, *, lean: bool) -> str | No
         "they are for the lean path (train.path)": not lean,
         "dropout draws other numbers in each step": any((lora.dropout, lora.rank_dropout, lora.module_dropout)),
         "text encoders learn in the step (lora.text_encoder)": bool(lora.text_encoder),
+        "weights come and go (train.stream)": settings.train.stream != "off",
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

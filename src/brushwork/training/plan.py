@@ -183,9 +183,21 @@ def _base_lines(preparation: Preparation) -> LINES:
     return [
         ("model", f"{base.source}: {family} layout, predicts {base.prediction}{ends}"),
         ("computes", f"on {preparation.device} in {precision_name(preparation.dtype)}{_shared_by(current().size)}"),
+        *_kept_lines(preparation),
         *_sharding_lines(preparation),
         ("text", text),
     ]
+
+
+def _kept_lines(preparation: Preparation) -> LINES:
+    """How the frozen weights are kept, where that is not on the device as they are computed with."""
+    lines, train, base = [], preparation.settings.train, preparation.base
+    if base.quantize != "off":
+        lines.append(("kept", f"the UNet's weights in {base.quantize}"))
+    if train.stream != "off":
+        also = ", what is kept for the gradient too" if train.stream == "all" else ""
+        lines.append(("streamed", f"weights come from the host's memory, {train.stream_ahead} blocks ahead{also}"))
+    return lines
 
 
 def _shared_by(num_processes: int) -> str:

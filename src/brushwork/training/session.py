@@ -28,7 +28,7 @@ from brushwork.training.due import Due
 from brushwork.training.evaluating import Evaluator, Occasion, evaluated, is_complete
 from brushwork.training.feed import Feed
 from brushwork.training.interruption import Interruption
-from brushwork.training.learner import Trained, make_learner
+from brushwork.training.learner import Trained, blocks_ahead, make_learner
 from brushwork.training.loop import Hooks, Loop
 from brushwork.training.loss_scale import LossScale, initial_scale
 from brushwork.training.memory_need import Need, beside_measured
@@ -83,7 +83,11 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     shards = None
     if is_sharded(settings.train, current()):
         shards = load_shards(base, dtype=preparation.dtype, device=preparation.device, group=current())
-    unet = shards.unet if shards else base.load_unet(dtype=preparation.dtype, device=preparation.device)
+    unet = (
+        shards.unet
+        if shards
+        else base.load_unet(dtype=preparation.dtype, device=preparation.device, ahead=blocks_ahead(settings.train))
+    )
     objective = Objective(
         schedule=preparation.schedule,
         prediction=base.prediction,
@@ -106,6 +110,7 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         prediction=objective.prediction,
         encode=text.encode if text is not None else _from_memory(prompt_states),
         decode=_decoding(vae, preparation.device),
+        guide_separately=settings.sample.guide == "apart",
     )
     if session.drawer.requests:
         with trained.learner.gathered():

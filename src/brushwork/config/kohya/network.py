@@ -21,6 +21,13 @@ def _second_version(value: Any, given: Given) -> Meaning:
     return Meaning(undecided="bases of Stable Diffusion 2 are not trained here, only SD 1.5 and SDXL")
 
 
+FP8 = "the UNet alone, each output with a scale of its own; `int8` takes as much memory and is nearer to the base"
+
+
+def _fp8(value: Any, given: Given) -> Meaning:
+    return Meaning({"model.quantize": "fp8"}) if value else NOTHING
+
+
 def _clip_skip(value: Any, given: Given) -> Meaning:
     return Meaning({"model.clip_skip": 1 if value is None else value})
 
@@ -59,8 +66,8 @@ BASE = [
     needless("tokenizer_cache_dir", "text", None, "the vocabulary comes with the program"),
     needless("disable_mmap_load_safetensors", "flag", False, "files are read part by part"),
     needless("no_half_vae", "flag", False, "always so: pictures are encoded in float32"),
-    unmet("fp8_base", "flag", False, "the frozen base is kept in the type of train.precision"),
-    unmet("fp8_base_unet", "flag", False, "the frozen base is kept in the type of train.precision"),
+    turned("fp8_base", "flag", False, ("model.quantize",), _fp8, FP8),
+    turned("fp8_base_unet", "flag", False, ("model.quantize",), _fp8, FP8),
 ]
 
 
