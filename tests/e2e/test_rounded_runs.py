@@ -1,5 +1,6 @@
-"""Runs and pictures with a base in fewer bits, or one that comes and goes."""
+"""A run beside a base in fewer bits: it learns, is cut and goes on, samples, tells of itself, and is drawn again."""
 
+import json
 from io import StringIO
 from pathlib import Path
 
@@ -8,18 +9,21 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from brushwork.config.schema import TrainConfig
+from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.generation import generate as generating
 from brushwork.generation.generate import generate
+from brushwork.records import read_rows
 from brushwork.training.run import train
 
 SETTINGS = [
     "train.device=cpu",
     "train.precision=fp32",
-    "train.max_steps=1",
+    "train.max_steps=4",
     "data.resolution=64",
     "lora.rank=4",
     "lora.targets=kohya_conv",
@@ -27,6 +31,8 @@ SETTINGS = [
     "schedule.name=constant",
     "schedule.warmup_steps=0",
     "save.every_epochs=off",
+    "validation.data=0.25",
+    "sample.steps=1",
 ]
 QUIET = Console(file=StringIO())
 
@@ -38,8 +44,41 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_run_beside_nf4_is_cut_goes_on_to_the_bit_and_tells_of_itself(pictures: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a fox --w 64 --h 64\n")
+    settings = [*SETTINGS, "model.quantize=nf4", f"sample.prompts={prompts.as_posix()}"]
+    whole = train(pictures, out=tmp_path / "whole", overrides=settings, console=QUIET)
+    train(pictures, out=tmp_path / "cut", overrides=[*settings, "train.max_steps=2"], console=QUIET)
+    cut = train(pictures, out=tmp_path / "cut", overrides=settings, accept_changes=True, console=QUIET)
+
+    one, other = load_file(whole.adapter), load_file(cut.adapter)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    losses = [row["loss"] for row in read_rows(tmp_path / "whole" / "metrics.jsonl")]
+    exact = train(pictures, out=tmp_path / "exact", overrides=SETTINGS, console=QUIET)
+    usual = [row["loss"] for row in read_rows(tmp_path / "exact" / "metrics.jsonl")]
+    assert losses != usual
+    assert losses == pytest.approx(usual, rel=0.1)  # beside the rounded base, and not beside another one
+    with safe_open(whole.adapter, "pt") as file, safe_open(exact.adapter, "pt") as usual_file:
+        assert file.metadata()["ss_base_quantize"] == "nf4"
+        assert "ss_base_quantize" not in usual_file.metadata()
+        assert set(file.keys()) == set(usual_file.keys())
+    assert len(list((tmp_path / "whole" / "sample").rglob("*-prompt1.png"))) >= 2
+
+    drawn = generate(
+        out=tmp_path / "drawn", prompt="a fox", loras=[tmp_path / "whole"], size=64, steps=1, console=QUIET
+    )
+    record = json.loads(drawn.pictures[0].with_suffix(".json").read_text())
+    assert record["quantize"] == "nf4"  # as the run's samples were drawn
+    with pytest.raises(UserError, match="kept in fewer bits"):
+        generate(
+            out=tmp_path / "fused", prompt="a fox", loras=[tmp_path / "whole"], size=64, steps=1, fuse=True,
+            console=QUIET,
+        )  # fmt: skip
+
+
 def test_a_run_learns_the_same_bits_beside_a_base_that_comes_and_goes(pictures: Path, tmp_path: Path) -> None:
-    settings = [*SETTINGS, "model.quantize=nf4"]
+    settings = [*SETTINGS, "model.quantize=nf4", "train.max_steps=1"]
     usual = train(pictures, out=tmp_path / "usual", overrides=settings, console=QUIET)
     coming = train(pictures, out=tmp_path / "coming", overrides=[*settings, "train.stream=all"], console=QUIET)
 
