@@ -90,6 +90,17 @@ def test_the_loss_falls_on_the_pictures(pictures: Path, tmp_path: Path) -> None:
     assert measured[-1] < 0.95 * measured[0]
 
 
+def test_held_out_losses_of_runs_with_different_seeds_can_be_compared(pictures: Path, tmp_path: Path) -> None:
+    still = {"optimizer__learning_rate": "1e-9", "train__max_steps": "1", "validation__data": f"'{pictures}'"}
+    losses = [
+        rows(run(pictures, tmp_path / f"{number}", **still, **seeds))[-1]["held_out_loss"]
+        for number, seeds in enumerate(({}, {"train__seed": "1"}, {"validation__seed": "1"}))
+    ]
+
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)  # nothing has learned
+    assert losses[2] != pytest.approx(losses[0], rel=1e-3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_and_the_same_command_goes_on(
     pictures: Path, tmp_path: Path, number: signal.Signals

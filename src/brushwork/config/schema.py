@@ -622,6 +622,10 @@ class ValidationConfig(Section):
     timesteps: int = Field(4, ge=1)
     """Noise levels measured for each picture, spread evenly over the schedule."""
 
+    seed: int = Field(0, ge=0)
+    """Draws the noise that is measured with. It is not the run's own seed, so that runs of different seeds can be
+    compared."""
+
     train_part: int | None = Field(None, ge=0)
     """So many training pictures, always the same, are measured in the same way: what parts from the held-out loss is
     learned by heart. Unset means as many as are held out."""

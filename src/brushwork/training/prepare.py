@@ -232,7 +232,7 @@ def measured_part(preparation: Preparation) -> list[Picture]:
     wanted = settings.validation.train_part
     size = len(preparation.held_out) if wanted is None else wanted
     learned = [picture for picture in preparation.pictures if not picture.regularisation]
-    return [learned[index] for index in fixed_part(len(learned), size, seed=settings.train.seed)]
+    return [learned[index] for index in fixed_part(len(learned), size, seed=settings.validation.seed)]
 
 
 def _split(

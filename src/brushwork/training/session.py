@@ -206,7 +206,7 @@ def _train(session: Session, entries: Entries, trained: Trained, pipeline: Pipel
             learner.encode,
             learner.objective,
             num_timesteps=settings.validation.timesteps,
-            seed=settings.train.seed,
+            seed=settings.validation.seed,
             dtype=learner.dtype,
             device=learner.device,
             group=group,
