@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from brushwork.config.load import resolve
 from brushwork.config.schema import EvaluationConfig
 from brushwork.errors import UserError
+from brushwork.evaluation.candidates import Folder
 from brushwork.evaluation.prompts import cells, read_asked, without_trigger
 from brushwork.evaluation.samples import common, read_samples
 from brushwork.evaluation.subjects import read_subjects
@@ -87,6 +89,23 @@ def test_references_that_were_trained_on_are_refused(training: Path, tmp_path: P
     (tmp_path / "references" / "twin.png").write_bytes((training / "00002.png").read_bytes())
     with pytest.raises(UserError, match=r"1 of 4 references were trained on \(twin\.png is 00002\.png\)"):
         read_subjects(None, references=tmp_path / "references", training=training)
+
+
+def test_held_out_pictures_that_a_run_also_learned_from_are_refused_as_references(
+    training: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "heldout").mkdir()
+    for name in ("00001.png", "00002.png", "00003.png"):
+        (tmp_path / "heldout" / name).write_bytes((training / name).read_bytes())
+
+    def run(held_out: str) -> Folder:
+        settings = resolve(overrides=[f"validation.data={held_out!r}"]).settings
+        return Folder(tmp_path, settings, {"data": str(training)})
+
+    shared = read_subjects(run("0.6"), references=None, training=None)
+    assert (len(shared.references), len(shared.training)) == (3, 2)
+    with pytest.raises(UserError, match="3 of 3 references were trained on"):
+        read_subjects(run(str(tmp_path / "heldout")), references=None, training=None)
 
 
 def test_a_training_picture_that_was_saved_anew_and_mirrored_is_found(training: Path, tmp_path: Path) -> None:

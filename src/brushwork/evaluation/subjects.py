@@ -127,23 +127,24 @@ def _of_run(folder: Folder | None) -> tuple[list[Sample], list[Sample]]:
         )
     dataset = read_folders(place, data=settings.data, read=lambda each, data: _read(each, data, settings))
     learned = [each for each in dataset.samples if not is_regularisation(settings.data, each)]
-    held_out = _held_out(place, dataset, learned, settings)
-    aside = {each.digest for each in held_out}
-    return [each for each in learned if each.digest not in aside], held_out
+    return _parted(place, Dataset(dataset.root, tuple(learned)), settings)
 
 
-def _held_out(place: Path, dataset: Dataset, learned: Sequence[Sample], settings: Settings) -> list[Sample]:
-    """The pictures that the run measured its held-out loss on: as `brushwork train` sets them aside."""
-    wanted = settings.validation.data
+def _parted(place: Path, dataset: Dataset, settings: Settings) -> tuple[list[Sample], list[Sample]]:
+    """What was learned from, and what the held-out loss was measured on, as `brushwork train` parts them.
+
+    Only a share is taken out of them: what also lies in a folder of held-out ones is learned all the same.
+    """
+    wanted, learned = settings.validation.data, list(dataset.samples)
     if wanted is None:
         prepared = held_out_part(place)
-        return [] if prepared is None else list(_read(prepared, _bare(settings.data), settings).samples)
+        return learned, [] if prepared is None else list(_read(prepared, _bare(settings.data), settings).samples)
     try:
         share = float(wanted)
     except ValueError:
-        return list(_read(Path(wanted), _bare(settings.data), settings).samples)
-    subset = Dataset(dataset.root, tuple(learned))
-    return list(hold_out(subset, share, settings.train.seed)[1].samples)
+        return learned, list(_read(Path(wanted), _bare(settings.data), settings).samples)
+    kept, held_out = hold_out(dataset, share, settings.train.seed)
+    return list(kept.samples), list(held_out.samples)
 
 
 def _pictures(place: Path) -> list[Sample]:
