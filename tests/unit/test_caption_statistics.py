@@ -97,7 +97,7 @@ def test_the_command_finds_words_and_draws_the_tags_outside_the_set(
     found = CliRunner().invoke(app, ["captions", str(photos), "--find", "RED hat"])
     assert found.exit_code == 0, found.output
     assert "a.png\n  mia, red hat, snow" in found.output
-    assert found.output.strip().endswith("3 captions hold it")
+    assert found.output.strip().endswith("3 captions with it")
 
     (photos / "a.txt").write_text("mia, a hat for $5 or $6, snow")  # no formula of matplotlib's
     chart = tmp_path_factory.mktemp("charts") / "tags.png"

@@ -99,6 +99,8 @@ def caption(
 
 def say(done: "Captioned", data: Path) -> None:
     """Tell what was written, and what was not."""
+    from brushwork.amounts import number_of
+
     for name, text in list(done.written.items())[: len(done.written) if done.is_dry else 3]:
         typer.echo(f"{name}\n  {text}")
     told_below = done.checked.notes if done.checked is not None else ()
@@ -108,13 +110,13 @@ def say(done: "Captioned", data: Path) -> None:
     if done.num_before:
         typer.echo(f"{done.num_before} of {done.num_pictures} pictures had a caption before")
     if done.shortened:
-        typer.echo(f"{len(done.shortened)} captions were shortened to what the base reads")
+        typer.echo(f"{number_of(len(done.shortened), 'caption')} shortened to what the base reads")
     if not done.written and not done.failed:
         typer.echo(f"{done.root}: no picture wants a caption; --redo writes them anew")
         return
     pace = f", {len(done.written) / done.seconds:.1f} a second" if done.seconds > 1 and done.written else ""
-    what = "would be written" if done.is_dry else "captions written"
-    typer.echo(f"{len(done.written)} {what} by {done.by}{pace}")
+    what = "would be written" if done.is_dry else "written"
+    typer.echo(f"{number_of(len(done.written), 'caption')} {what} by {done.by}{pace}")
     for name, reason in list(done.failed.items())[:10]:
         typer.echo(f"  no caption: {name}: {reason}")
     if len(done.failed) > 10:

@@ -98,12 +98,14 @@ def captions(
 
 def say_found(captions: dict[str, str], *, as_json: bool) -> None:
     """Show captions by picture."""
+    from brushwork.amounts import number_of
+
     if as_json:
         typer.echo(json.dumps(captions, ensure_ascii=False))
         return
     for name, text in captions.items():
         typer.echo(f"{name}\n  {text}")
-    typer.echo(f"{len(captions)} captions hold it")
+    typer.echo(f"{number_of(len(captions), 'caption')} with it")
 
 
 def say(done: "Edited", data: Path, *, as_json: bool) -> None:

@@ -97,7 +97,8 @@ def _data_lines(preparation: Preparation) -> LINES:
     if preparation.held_out:
         lines.append(("held out", f"{number_of(len(preparation.held_out), 'picture')}, to measure on"))
     if dataset.quarantined:
-        lines.append(("quarantined", f"{len(dataset.quarantined)} files cannot be used: see quarantine.jsonl"))
+        unusable = number_of(len(dataset.quarantined), "file")
+        lines.append(("quarantined", f"{unusable} cannot be used: see quarantine.jsonl"))
     if preparation.pictures:
         lines.append(("a caption", shortened(preparation.wording.caption(0, 0)) or "(empty)"))
     return lines + [("note", note) for note in dataset.notes]
