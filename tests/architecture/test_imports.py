@@ -22,7 +22,7 @@ PACKAGE = REPOSITORY / "src" / "brushwork"
 
 FLOORS = [
     {"errors"},
-    {"amounts", "atomic", "places", "progress", "run_files"},
+    {"amounts", "atomic", "pages", "places", "progress", "run_files"},
     {"distributed"},
     {"config", "detached", "hub", "records", "runtime", "tensor_file"},
     {"models", "diffusion", "cache", "data", "machine"},
@@ -54,6 +54,7 @@ ONLY_IN = {
     },
     "huggingface_hub": {"hub.py", "models/hub.py", "data/huggingface.py", "machine.py"},
     "bitsandbytes": set(),
+    "jinja2": {"pages.py"},
     "optuna": {"hpo/study.py"},
     "psycopg": {"hpo/storage.py"},
     "sqlalchemy": {"hpo/storage.py"},

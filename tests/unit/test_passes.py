@@ -164,6 +164,7 @@ def test_of_too_many_shapes_the_later_ones_go_kernel_by_kernel_and_it_is_told_on
 def test_where_nothing_can_be_recorded_training_goes_on_with_the_same_numbers_or_stops_if_graphs_are_required(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.WARNING, "brushwork")
     eager, flat, _ = learner()
     eager(*given(0), 1.0)
     expected = [eager(*given(1), 1.0), gradient_of(flat)]
@@ -181,6 +182,7 @@ def test_where_nothing_can_be_recorded_training_goes_on_with_the_same_numbers_or
 
 
 def test_a_graph_with_other_numbers_than_the_pass_is_not_trained_with(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "brushwork")
     eager, flat, _ = learner()
     expected = [eager(*given(0), 2.0), gradient_of(flat)]
     flat.clear()

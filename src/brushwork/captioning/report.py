@@ -4,14 +4,13 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from rich.console import Console
 
+from brushwork import pages
 from brushwork.atomic import write_text
 from brushwork.captioning.captioner import opened
 from brushwork.captioning.checks import KINDS, SHOWN, Checked, check_captions
@@ -62,16 +61,17 @@ def check_and_report(
 
 def render(checked: Checked, *, data: DataConfig) -> str:
     """The page: one file with everything in it, that opens anywhere."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = files("brushwork.captioning").joinpath("report.html").read_text(encoding="utf-8")
     worst = checked.worst
-    return environment.from_string(template).render(
-        checked=checked,
-        kinds=KINDS,
-        worst=[(name, _thumbnail(checked, name, data)) for name in worst[:SHOWN]],
-        further=worst[SHOWN : SHOWN + FURTHER],
-        num_untold=max(0, len(worst) - SHOWN - FURTHER),
-        bars=bars(list(checked.tokens.values()), checked.best, checked.limit),
+    return pages.render(
+        "captioning/report.html",
+        {
+            "checked": checked,
+            "kinds": KINDS,
+            "worst": [(name, _thumbnail(checked, name, data)) for name in worst[:SHOWN]],
+            "further": worst[SHOWN : SHOWN + FURTHER],
+            "num_untold": max(0, len(worst) - SHOWN - FURTHER),
+            "bars": bars(list(checked.tokens.values()), checked.best, checked.limit),
+        },
     )
 
 

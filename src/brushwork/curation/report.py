@@ -3,14 +3,12 @@
 import base64
 import io
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from brushwork import __version__
+from brushwork import __version__, pages
 from brushwork.curation.decisions import Found
 from brushwork.curation.pictures import (
     OF_A_REASON,
@@ -27,8 +25,6 @@ QUALITY = 80
 
 def render(found: Found, similarity: Image.Image) -> str:
     """The page as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = files("brushwork.curation").joinpath("report.html").read_text(encoding="utf-8")
     reasons = [
         {
             "code": code,
@@ -41,14 +37,17 @@ def render(found: Found, similarity: Image.Image) -> str:
     ]
     scores = similarities(found)
     kept = sorted(some_of(found.kept, SHOWN_KEPT), key=lambda name: -scores[name])
-    return environment.from_string(template).render(
-        found=found,
-        total=len(found.measured),
-        num_kept=len(found.kept),
-        reasons=reasons,
-        kept=_shown(found, kept),
-        similarity=embedded(similarity, "PNG"),
-        version=__version__,
+    return pages.render(
+        "curation/report.html",
+        {
+            "found": found,
+            "total": len(found.measured),
+            "num_kept": len(found.kept),
+            "reasons": reasons,
+            "kept": _shown(found, kept),
+            "similarity": embedded(similarity, "PNG"),
+            "version": __version__,
+        },
     )
 
 

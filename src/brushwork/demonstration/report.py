@@ -4,14 +4,12 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from brushwork import __version__
+from brushwork import __version__, pages
 from brushwork.demonstration.judgement import QUESTIONS, Answers
 from brushwork.demonstration.scenes import TRIGGER
 
@@ -47,17 +45,17 @@ class Story:
 
 def render(story: Story) -> str:
     """The report as HTML; the same story is the same text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["embedded"] = embedded
-    environment.filters["strength"] = strength_name
-    template = files("brushwork.demonstration").joinpath("report.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        story=story,
-        figures=story.figures,
-        trigger=TRIGGER,
-        questions=list(QUESTIONS),
-        summary=summary(story),
-        version=__version__,
+    return pages.render(
+        "demonstration/report.html",
+        {
+            "story": story,
+            "figures": story.figures,
+            "trigger": TRIGGER,
+            "questions": list(QUESTIONS),
+            "summary": summary(story),
+            "version": __version__,
+        },
+        filters={"embedded": embedded, "strength": strength_name},
     )
 
 

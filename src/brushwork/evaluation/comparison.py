@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from brushwork import __version__
+from brushwork import __version__, pages
 from brushwork.amounts import duration
 from brushwork.atomic import write_text
 from brushwork.evaluation.advice import Advice
@@ -49,17 +47,17 @@ def as_json(contest: Contest, advice: Sequence[Advice]) -> dict[str, Any]:
 
 def render(contest: Contest, advice: Sequence[Advice], folder: Path) -> str:
     """The page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["setting"] = setting
-    environment.filters["duration"] = duration
-    template = files("brushwork.evaluation").joinpath("comparison.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
-        contest=contest,
-        advice=advice,
-        parts=list(contest.shares),
-        grid=_grid(contest, folder),
-        reports=[link_to(each.path / "evaluation" / "report.html", folder) for each in contest.entries],
-        version=__version__,
+    return pages.render(
+        "evaluation/comparison.html",
+        {
+            "contest": contest,
+            "advice": advice,
+            "parts": list(contest.shares),
+            "grid": _grid(contest, folder),
+            "reports": [link_to(each.path / "evaluation" / "report.html", folder) for each in contest.entries],
+            "version": __version__,
+        },
+        filters={"setting": setting, "duration": duration},
     )
 
 

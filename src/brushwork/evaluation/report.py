@@ -10,16 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from brushwork import __version__
+from brushwork import __version__, pages
 from brushwork.atomic import write_text
 from brushwork.config.schema import EvaluationConfig
 from brushwork.evaluation.candidates import Candidate
@@ -130,23 +128,24 @@ def as_json(story: Story, folder: Path) -> dict[str, Any]:
 
 def render(story: Story, folder: Path) -> str:
     """The page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = files("brushwork.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     best = story.choice.best
-    return environment.from_string(template).render(
-        story=story,
-        best=best,
-        base=story.base,
-        trained=story.trained,
-        parts=list(story.shares),
-        curves=draw_parts(story.trained, story.base, list(story.shares), best),
-        pareto=draw_pareto(story.trained, story.choice.pareto, best),
-        grid=_grid(story, folder),
-        references=[_of_subject(each) for each in story.subjects.references[:MOST_REFERENCES]],
-        extremes=_extremes(story, folder),
-        pairs=_pairs(story, folder),
-        version=__version__,
-        lean_limit=LEANS,
+    return pages.render(
+        "evaluation/report.html",
+        {
+            "story": story,
+            "best": best,
+            "base": story.base,
+            "trained": story.trained,
+            "parts": list(story.shares),
+            "curves": draw_parts(story.trained, story.base, list(story.shares), best),
+            "pareto": draw_pareto(story.trained, story.choice.pareto, best),
+            "grid": _grid(story, folder),
+            "references": [_of_subject(each) for each in story.subjects.references[:MOST_REFERENCES]],
+            "extremes": _extremes(story, folder),
+            "pairs": _pairs(story, folder),
+            "version": __version__,
+            "lean_limit": LEANS,
+        },
     )
 
 

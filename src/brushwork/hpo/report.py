@@ -11,17 +11,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from brushwork import pages
 from brushwork.atomic import write_text, written_beside
 from brushwork.errors import UserError
 from brushwork.hpo.space import RATIO
@@ -217,11 +216,9 @@ def write_report(report: Report, folder: Path) -> Path:
 
 def render(report: Report, pictures: Sequence[Path]) -> str:
     """The page as HTML; the same report is the same text."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    template = files("brushwork.hpo").joinpath("report.html").read_text(encoding="utf-8")
     embedded = [(file.stem.replace("-", " "), _embedded(file)) for file in pictures]
-    return environment.from_string(template).render(report=report, pictures=embedded)
+    shown = {"report": report, "pictures": embedded}
+    return pages.render("hpo/report.html", shown, filters={"number": _number})
 
 
 # Pictures

@@ -10,16 +10,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from brushwork import __version__
+from brushwork import __version__, pages
 from brushwork.amounts import duration
 from brushwork.atomic import write_text
 from brushwork.records import Row, read_rows
@@ -107,18 +105,18 @@ def write_overview(found: Overview, run: Path) -> Path:
 
 def render(found: Overview, run: Path) -> str:
     """The page as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["duration"] = duration
-    environment.filters["setting"] = _setting
-    template = files("brushwork.training").joinpath("overview.html").read_text(encoding="utf-8")
     sheet = run / "sample" / SHEET
-    return environment.from_string(template).render(
-        told=found.standing,
-        spent=found.spent,
-        evaluation=found.evaluation,
-        curve=_curve(_rows(run), str(found.standing["name"])),
-        sheet=_shown(sheet) if sheet.is_file() else None,
-        version=__version__,
+    return pages.render(
+        "training/overview.html",
+        {
+            "told": found.standing,
+            "spent": found.spent,
+            "evaluation": found.evaluation,
+            "curve": _curve(_rows(run), str(found.standing["name"])),
+            "sheet": _shown(sheet) if sheet.is_file() else None,
+            "version": __version__,
+        },
+        filters={"duration": duration, "setting": _setting},
     )
 
 
