@@ -62,7 +62,7 @@ def test_what_the_review_refused_is_told_once_after_captioning(
         words = ["caption", str(tmp_path / "set"), "--profile", str(tmp_path / "profile.yaml")]
         told = CliRunner().invoke(app, [*words, "--endpoint", server.url])
 
-    assert "1 captions written" in told.stdout
+    assert "1 caption written by" in told.stdout
     assert told.stdout.count("left out, refused in review.jsonl: 1 (frame_000001.png)") == 1
 
 
