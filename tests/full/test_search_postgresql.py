@@ -1,4 +1,4 @@
-"""A search that several machines share by a real PostgreSQL: kills, and a server that goes away.
+"""A search that several machines share by a real PostgreSQL: kills, a server that goes away, and a real training.
 
 Needs the programs of a PostgreSQL server (apt install postgresql); POSTGRESQL names their folder where they are
 neither on the path nor where Debian has them.
@@ -9,6 +9,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from rich.console import Console
 from brushwork.config.load import flatten
 from brushwork.config.schema import Settings
 from brushwork.errors import UserError
+from brushwork.film.frames import draw_folder
 from brushwork.hpo.space import parse_space
 from brushwork.hpo.study import RESULTS, Attempt, Outcome, Plan, search
 from postgresql import PASSWORD, Server, find_programs, served
@@ -147,3 +150,31 @@ def test_a_server_that_goes_away_is_named_and_the_search_goes_on_when_it_is_back
     assert search(plan(folder, server.url, 4), slow, console=Console(file=told))
     assert "trial 2: goes on where it was interrupted" in told.getvalue()
     assert [row["state"] for row in rows(folder)] == ["complete"] * 4
+
+
+def test_two_real_searches_share_a_study(tmp_path: Path, server: Server) -> None:
+    """`brushwork search` twice, one killed in a training: the other goes on from the state that it left."""
+    draw_folder(tmp_path / "set", count=4, size=64, seed=5)
+    draw_folder(tmp_path / "held", count=2, size=64, seed=9)
+    (tmp_path / "space.toml").write_text("[optimizer.learning_rate]\nlow = 1e-4\nhigh = 1e-2\nlog = true\n")
+    (tmp_path / "rules.toml").write_text("")
+    settings = {"data.resolution": 64, "train.max_steps": 12, "train.batch_size": 2, "train.device": "cpu"}
+    settings |= {"validation.timesteps": 1, "validation.every_epochs": "off"}
+    words = [sys.executable, "-m", "brushwork", "search", "set", "--references", "held", "--space", "space.toml"]
+    words += ["--rules", "rules.toml", "--recipe", "tiny", "--repeats", "0", "--trials", "4", "--out", "study"]
+    words += ["--storage", server.url, *(w for key, value in settings.items() for w in ("--set", f"{key}={value}"))]
+    workers = [subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    study = tmp_path / "study"
+    metrics = study / "trials" / "trial-0000" / "metrics.jsonl"
+    while not metrics.exists():
+        assert any(worker.poll() is None for worker in workers)
+        time.sleep(0.01)
+    killed = next(
+        worker for worker in workers if str(worker.pid) in (study / "trials/trial-0000/run.lock").read_text()
+    )
+    killed.kill()
+    told = [worker.communicate()[1] for worker in workers]
+    assert sorted(worker.returncode for worker in workers) == [-signal.SIGKILL, 0], told
+    assert [row["state"] for row in rows(study)] == ["complete"] * 4
+    assert (study / "winner.toml").is_file()
+    assert not (study / "search.db").exists()
