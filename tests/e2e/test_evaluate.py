@@ -1,6 +1,9 @@
 """`brushwork evaluate` with the bundled model: the files of a folder draw, are judged, and the best is named."""
 
+import html
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from io import StringIO
@@ -217,9 +220,13 @@ def test_a_folder_of_loras_needs_a_base(film: Path, tmp_path: Path) -> None:
 def test_the_command_picks_and_keeps_what_a_person_picked(
     evaluated: tuple[Evaluated, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, folder = evaluated
+    """With the command that the page's `take this` says."""
+    result, folder = evaluated
+    commands = re.findall(r'data-command="([^"]+)"', result.report.read_text(encoding="utf-8"))
+    program, *words = shlex.split(html.unescape(commands[1]))
+    assert program == "brushwork"
     with pytest.raises(SystemExit) as end:
-        main(["evaluate", str(folder / "loras"), "--pick", "luca-1", "--json"])
+        main([*words, "--json"])
     assert end.value.code == 0
     assert json.loads(capsys.readouterr().out)["picked"] == "luca-1"
     assert (folder / "loras" / "best.safetensors").read_bytes() == (

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,11 +51,19 @@ class Story:
     choice: Choice
     verdict: Verdict
     picked: str | None
+    run: Path | None
+    """The folder whose best file is named; None: pictures alone were judged."""
     notes: Sequence[str]
     settings: EvaluationConfig
     encoder: str | None
     scale: Scale
     chance: float
+
+    def pick_command(self, candidate: Candidate) -> str | None:
+        """What to type to choose it; None where there is no file to choose."""
+        if self.run is None or candidate.file is None:
+            return None
+        return f"brushwork evaluate {shlex.quote(str(self.run))} --pick {shlex.quote(candidate.name)}"
 
     @property
     def base(self) -> Result | None:
@@ -145,6 +154,7 @@ def render(story: Story, folder: Path) -> str:
             "pairs": _pairs(story, folder),
             "version": __version__,
             "lean_limit": LEANS,
+            "can_pick": any(story.pick_command(each) for each in story.results),
         },
     )
 

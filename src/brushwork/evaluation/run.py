@@ -339,6 +339,7 @@ def weigh(
         choice=choice,
         verdict=verdict,
         picked=None if picked is None else picked.name,
+        run=target,
         notes=notes,
         settings=settings,
         encoder=None if eyes.encoder is None else eyes.encoder.name,
