@@ -41,6 +41,7 @@ from brushwork.atomic import write_text
 from brushwork.config.schema import OptimizerConfig
 from brushwork.errors import UserError
 from brushwork.lean.flat import Flat
+from brushwork.lean.graph import CudaGraphs, Records
 from brushwork.lean.network import POLICIES, LeanUNet
 from brushwork.lora.inject import inject
 from brushwork.memory.meter import metered
@@ -50,7 +51,6 @@ from brushwork.runtime import pick_device
 from brushwork.training.flat_adamw import FlatAdamW
 from brushwork.training.learner import named_parameters
 from brushwork.training.optimizers import in_one_buffer
-from brushwork.training.passes import CudaGraphs, Records
 from bundled.stage import run_script
 
 REDUCED = replace(

@@ -17,6 +17,9 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 BESIDE = 0.6
 """GiB of a card that are not the run's: CUDA's context and the workspaces of its libraries. Not measured."""
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+"""What libraries say when an allocation fails: CUDA and MPS, torch's allocator on the CPU, cuBLAS and cuDNN."""
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device to compute on; `auto` takes CUDA, else Apple's MPS, else the CPU.
@@ -93,6 +96,13 @@ def release_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 class Card(Protocol):

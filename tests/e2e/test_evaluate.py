@@ -10,24 +10,32 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 import brushwork.evaluation.drawing as drawing
+import brushwork.models.weights as bases
 from brushwork.cli.app import main
 from brushwork.cli.evaluating import evaluator
+from brushwork.config.schema import ModelConfig, SampleConfig
 from brushwork.distributed import joined
 from brushwork.errors import UserError
+from brushwork.evaluation.prompts import Cell
 from brushwork.evaluation.run import Evaluated, evaluate
 from brushwork.film.frames import draw_folder
 from brushwork.generation.generate import generate
+from brushwork.generation.graphs import Graphs
+from brushwork.generation.prompts import Request
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import inject
 from brushwork.models.spec import TINY
 from brushwork.models.unet import UNet
 from brushwork.training.run import RunResult, train
 from brushwork.training.standing import summarise
+from replays import Replays
 from several_processes import together
 
 PROMPTS = "# portrait\nportrait of {trigger}\n# place\n{trigger} on a beach --n blurry\n"
@@ -123,6 +131,61 @@ def test_the_page_holds_everything_and_needs_no_network(evaluated: tuple[Evaluat
     assert "portrait of a red fox" in page
     for link in ("pictures/luca-0/01-seed", "pictures/base/01-seed"):
         assert f'href="{link}' in page
+
+
+def test_with_little_memory_every_file_draws_the_same_pictures_with_weights_that_come_and_go(
+    evaluated: tuple[Evaluated, Path], film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aheads, settings = [], [f"{key}={value}" for key, value in QUICK.items()]
+    streams = bases.stream_blocks
+
+    def noting(unet: UNet, **named: Any) -> Any:
+        aheads.append(named["ahead"])
+        return streams(unet, **named)
+
+    monkeypatch.setattr(bases, "stream_blocks", noting)
+    settings += [f"evaluation.prompts={film / 'prompts.txt'}", "train.stream=weights", "train.stream_ahead=2"]
+    look(0, film, tmp_path, low_memory=True, overrides=settings)
+
+    assert aheads == [2]
+    usual = evaluated[1] / "out" / "pictures"
+    names = {file.relative_to(usual) for file in usual.rglob("*.png")}
+    assert names == {file.relative_to(tmp_path / "pictures") for file in (tmp_path / "pictures").rglob("*.png")}
+    for name in names:
+        found, wanted = (
+            np.asarray(Image.open(folder / name)).astype(int) for folder in (tmp_path / "pictures", usual)
+        )
+        assert np.abs(found - wanted).max() <= 2  # last bits: other sizes of batches
+
+
+def test_pictures_that_leave_the_vae_in_tiles_are_told_from_those_that_do_not() -> None:
+    candidate = drawing.Candidate("base")
+
+    def file(side: int, *, low_memory: bool) -> Path:
+        cell = Cell(0, Request("a fox", side, side, 1))
+        studio = drawing.Studio(
+            base=bases.open_base("bundled"), model=ModelConfig(), dtype=torch.float32, device=torch.device("cpu"),
+            folder=Path("pictures"), cells=[cell], batch_size=1, sample=SampleConfig(), low_memory=low_memory,
+        )  # fmt: skip
+        return studio.file(candidate, cell)
+
+    assert file(512, low_memory=True) == file(512, low_memory=False)
+    assert file(520, low_memory=True) != file(520, low_memory=False)
+
+
+def test_graphs_are_recorded_anew_for_each_file_that_draws(
+    evaluated: tuple[Evaluated, Path], film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Replays()
+    graphs = Graphs(lambda: card, required=True, tell=print)
+    monkeypatch.setattr(drawing, "graphs_of", lambda *given, **named: graphs)
+
+    look(0, film, tmp_path)
+
+    assert card.recorded == 6  # a batch of three cells and one of one; the base and two files
+    usual = evaluated[1] / "out" / "pictures"
+    for file in usual.rglob("*.png"):
+        assert (tmp_path / "pictures" / file.relative_to(usual)).read_bytes() == file.read_bytes()
 
 
 def test_a_second_evaluation_draws_nothing_and_says_the_same(

@@ -131,4 +131,4 @@ def test_how_guidance_is_computed(
 def test_which_weights_come_and_go(stream: str, device: str, low_memory: bool, fuse: bool, ahead: int | None) -> None:
     settings = TrainConfig(stream=stream)  # type: ignore[arg-type]
 
-    assert generating._ahead(settings, torch.device(device), low_memory=low_memory, fuse=fuse) == ahead
+    assert generating.ahead_for(settings, torch.device(device), low_memory=low_memory, fuse=fuse) == ahead

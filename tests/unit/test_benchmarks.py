@@ -1,7 +1,6 @@
 """The benchmark of the bundled model: every goal is held against its figure, and a miss is told."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from brushwork.errors import UserError
 from brushwork.film.shots import draw_film
 from brushwork.models.spec import TINY
 from brushwork.records import read_rows
+from replays import Replays
 
 RIGHT = {"character": 0.99, "place": 0.98, "camera": 0.97}
 MEASURED: dict[str, Any] = {
@@ -191,14 +191,6 @@ def test_a_command_is_timed_until_what_is_waited_for_and_one_that_fails_is_told(
     assert whole["processor_seconds"] > 0
     with pytest.raises(UserError, match=r"brushwork train failed: (.|\n)*no\s+such\s+folder"):
         start_up.first_step(tmp_path / "nothing", tmp_path / "run", tmp_path / "cache", [])
-
-
-class Replays:
-    """Stands in for a card: what is recorded is called again."""
-
-    def record(self, call: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
-        call()
-        return call(), lambda: (call(), None)[1]
 
 
 def test_a_mode_as_a_graph_takes_the_same_steps() -> None:

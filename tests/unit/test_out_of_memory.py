@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from brushwork.config.load import resolve
+from brushwork.runtime import is_out_of_memory
 from brushwork.training.out_of_memory import (
     MemoryRanOutError,
-    is_out_of_memory,
     noticing,
     part_of,
     parts,

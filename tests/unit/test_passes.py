@@ -22,6 +22,7 @@ from brushwork.training.learner import named_parameters
 from brushwork.training.optimizers import in_one_buffer
 from brushwork.training.passes import EagerPasses, RecordedPasses, make_passes, why_not
 from brushwork.training.step import Batch, Draws, Objective, draw
+from replays import Refuses, Replays
 
 SMALL = replace(
     TINY, channels=(8, 16, 16), heads=(1, 2, 2), attention_depth=(0, 1, 1), norm_groups=4, context_width=8
@@ -33,31 +34,6 @@ OBJECTIVE = Objective(
     loss=LossConfig(min_snr_gamma=5, noise_offset=0.1),
 )
 CPU = torch.device("cpu")
-
-
-class Replays:
-    """Stands in for a card: what is recorded is called again, and its result put where the first one stands."""
-
-    def __init__(self) -> None:
-        self.recorded = 0
-
-    def record(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        self.recorded += 1
-        call()  # the warm-up
-        result = call()
-
-        def replay() -> None:
-            result.copy_(call())
-
-        return result, replay
-
-
-class Refuses:
-    """A card that cannot record, found out in the midst of it."""
-
-    def record(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        call()
-        raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
 
 class Forgets:

@@ -55,6 +55,7 @@ def evaluate(
         typer.Option(metavar="NAME", help="What sees the pictures: a folder of transformers, a hub id, or bundled."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="B", help="Pictures drawn at once.")] = None,
+    low_memory: Annotated[bool, typer.Option("--low-memory", help="Least memory, not least time.")] = False,
     pick: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +102,7 @@ def evaluate(
         samples=samples,
         size=size,
         out=out,
+        low_memory=low_memory,
         overrides=[*given, *(overrides or [])],
     )
     say(result, as_json=as_json)

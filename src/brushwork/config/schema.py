@@ -603,6 +603,11 @@ class SampleConfig(Section):
     """Whether the prompt and the negative one go through the network at once (`together`), or one after the other
     (`apart`: less memory, more time). `auto` is together, and apart with `generate --low-memory`."""
 
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """On a CUDA card: record what the network computes in a step as a graph for each size of picture, which is
+    replayed in one go. It keeps the memory of a step while pictures are drawn. `auto` does so where it can, not with
+    `--low-memory`, and else says why not; `on` insists."""
+
     seed: int = Field(12345, ge=0)
     """Seed of the first prompt; each next one takes one more."""
 

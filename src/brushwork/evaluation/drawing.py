@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,25 @@ from PIL import Image
 from rich.console import Console
 
 from brushwork.atomic import remove_partials
-from brushwork.config.schema import ModelConfig
+from brushwork.config.schema import ModelConfig, SampleConfig
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.distributed import Group
 from brushwork.errors import UserError
 from brushwork.evaluation.candidates import Candidate
 from brushwork.evaluation.prompts import Cell
-from brushwork.generation.generate import PROMPTS_AT_ONCE, decoding, encode_texts, stacked, what_decides
+from brushwork.generation.generate import (
+    PROMPTS_AT_ONCE,
+    SMALL_TILE,
+    decoding,
+    encode_texts,
+    graphs_of,
+    guides_apart,
+    stacked,
+    what_decides,
+)
 from brushwork.generation.pictures import save_picture
 from brushwork.generation.pipeline import Pipeline, batches, kind
+from brushwork.generation.prompts import Request
 from brushwork.lora.files import read_adapter
 from brushwork.lora.inject import apply
 from brushwork.lora.state import AdapterState, Components, component_of
@@ -46,8 +56,11 @@ class Studio:
     """What all candidates have in common, and where their pictures lie.
 
     Args:
+        sample: how the network is asked.
         folder_of_base: where the base's pictures lie, so that several evaluations draw them once; by default a folder
             beside those of the candidates.
+        low_memory: see `generate`.
+        ahead: how many blocks ahead of their use weights come to the device; None where they are there.
     """
 
     base: Base
@@ -57,20 +70,24 @@ class Studio:
     folder: Path
     cells: Sequence[Cell]
     batch_size: int
+    sample: SampleConfig
     folder_of_base: Path | None = None
+    low_memory: bool = False
+    ahead: int | None = None
 
     @cached_property
     def _of_base(self) -> dict[str, Any]:
         return what_decides(self.base, self.model, (), self.dtype)
 
-    def facts(self, candidate: Candidate) -> dict[str, Any]:
-        """What decides a candidate's pictures besides the request."""
+    def facts(self, candidate: Candidate, request: Request) -> dict[str, Any]:
+        """What decides a candidate's picture besides the request."""
         loras = [] if candidate.file is None else [_lora(candidate)]
-        return {**self._of_base, "loras": loras}
+        in_tiles = self.low_memory and max(request.width, request.height) > SMALL_TILE
+        return {**self._of_base, **({"vae_tile": SMALL_TILE} if in_tiles else {}), "loras": loras}
 
     def file(self, candidate: Candidate, cell: Cell) -> Path:
         """Where a picture lies: told apart by all that decides it, names aside."""
-        facts = self.facts(candidate)
+        facts = self.facts(candidate, cell.request)
         contents = [[lora["sha256"], lora["strength"]] for lora in facts["loras"]]
         decides = {**cell.request.to_json(), **facts, "loras": contents, "base": None}
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
@@ -137,6 +154,7 @@ def draw_with(
                 break
     except Exception as error:  # told when every process is here: one that left early would keep the others waiting
         problem = f"{type(error).__name__}: {error}"
+    pipeline.forget_graphs()
     problems = [each for each in group.gathered(problem) if each is not None]
     if problems:
         raise UserError(f"{candidate.name} could not draw: {problems[0]}")
@@ -174,24 +192,35 @@ def _lacks(studio: Studio, candidate: Candidate, batch: Sequence[Cell]) -> bool:
 def _draw(studio: Studio, work: Sequence[Work], console: Console, interrupted: Callable[[], bool]) -> dict[str, str]:
     """One network for all: each candidate's adapter is put on, draws, and is taken off again."""
     who = list(dict.fromkeys(each for each, _ in work))
+    graphs = graphs_of(
+        studio.sample,
+        studio.device,
+        ahead=studio.ahead,
+        low_memory=studio.low_memory,
+        tell=lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True),
+    )
     adapters, problems = _adapters(studio, who)
     states, unread = _states(studio, adapters)
     problems |= unread
-    unet = studio.base.load_unet(dtype=studio.dtype, device=studio.device)
+    unet = studio.base.load_unet(dtype=studio.dtype, device=studio.device, ahead=studio.ahead)
     vae = studio.base.load_vae(dtype=studio.dtype, device=studio.device)
     schedule = NoiseSchedule.scaled_linear(zero_terminal_snr=studio.base.zero_terminal_snr)
     total = sum(len(batch) for _, batch in work)
     done = 0
+    pipeline = Pipeline(
+        unet=unet,
+        schedule=schedule,
+        prediction=studio.base.prediction,
+        encode=_from({}),
+        decode=decoding(vae, low_memory=studio.low_memory),
+        guide_separately=guides_apart(studio.sample, low_memory=studio.low_memory),
+        graphs=graphs,
+    )
     with progress_bar(console, "drawing", total) as advance:
         for candidate in states:
             own = [batch for each, batch in work if each == candidate]
-            pipeline = Pipeline(
-                unet=unet,
-                schedule=schedule,
-                prediction=studio.base.prediction,
-                encode=_from(states[candidate]),
-                decode=decoding(vae),
-            )
+            pipeline.forget_graphs()  # they compute with what the candidate before put on
+            pipeline = replace(pipeline, encode=_from(states[candidate]))
             try:
                 part = {name: each for name, each in adapters[candidate].items() if component_of(name) == "unet"}
                 with _wearing({"unet": unet}, part, candidate):
@@ -203,19 +232,19 @@ def _draw(studio: Studio, work: Sequence[Work], console: Console, interrupted: C
                                 return problems
             except UserError as error:
                 problems[candidate.name] = error.problem
-    del unet, vae
+    pipeline.forget_graphs()
+    del unet, vae, pipeline
     release_memory(studio.device)
     return problems
 
 
 def _draw_batch(pipeline: Pipeline, studio: Studio, candidate: Candidate, batch: Sequence[Cell]) -> Iterator[Path]:
     """Draw a batch as a whole, and keep of it what is not there."""
-    facts = studio.facts(candidate)
     images = pipeline.draw([cell.request for cell in batch], batch_size=len(batch))
     for cell, image in zip(batch, images, strict=True):
         file = studio.file(candidate, cell)
         if not file.exists():
-            save_picture(image, cell.request, file, facts)
+            save_picture(image, cell.request, file, studio.facts(candidate, cell.request))
         yield file
 
 

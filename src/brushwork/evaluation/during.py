@@ -105,6 +105,7 @@ class During:
             folder=run / FOLDER / "pictures",
             cells=self.cells,
             batch_size=self.settings.evaluation.batch_size,
+            sample=self.settings.sample,
         )
 
 

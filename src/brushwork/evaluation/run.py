@@ -30,6 +30,7 @@ from brushwork.evaluation.resampling import draws
 from brushwork.evaluation.samples import common, read_samples
 from brushwork.evaluation.seeing import Eyes, open_eyes, shown_file
 from brushwork.evaluation.subjects import Subjects, read_subjects
+from brushwork.generation.generate import ahead_for
 from brushwork.generation.prompts import Request
 from brushwork.models.weights import open_configured
 from brushwork.runtime import pick_device, pick_dtype
@@ -93,6 +94,7 @@ def evaluate(
     size: int | None = None,
     out: str | Path | None = None,
     base_pictures: str | Path | None = None,
+    low_memory: bool = False,
     overrides: Sequence[str] = (),
     console: Console | None = None,
 ) -> Evaluated:
@@ -111,6 +113,8 @@ def evaluate(
         out: where pictures and report go; by default `evaluation` in the run.
         base_pictures: where the base's pictures are kept, for several evaluations to draw them once; by default
             with the others.
+        low_memory: draw with the least memory rather than in the least time, as `generate` does with it. Pictures of
+            more than 512 pixels, which leave the VAE in tiles then, are told from those drawn otherwise.
         overrides: changed settings as `key=value`, above all of the section `evaluation`.
         console: where progress is shown; by default the error stream.
     """
@@ -135,6 +139,7 @@ def evaluate(
             trigger=word,
             size=size,
             base_pictures=_path(base_pictures),
+            low_memory=low_memory,
             group=group,
             console=console,
         )
@@ -185,7 +190,7 @@ def _path(place: str | Path | None) -> Path | None:
 def _settings(folder: Folder | None, base: str | None, overrides: Sequence[str], *, draws: bool) -> Settings:
     """The run's, computed here; of any other folder, the defaults and the base that is named."""
     files = [folder.path / "settings.toml"] if folder is not None and folder.settings is not None else []
-    here = ["train.device=auto", "train.precision=auto"]
+    here = ["train.device=auto", "train.precision=auto", "train.stream=off"]
     if base is not None:
         here += [
             "model.vae=off",
@@ -217,6 +222,7 @@ def _draw(
     trigger: str,
     size: int | None,
     base_pictures: Path | None,
+    low_memory: bool,
     group: Group,
     console: Console,
 ) -> Drawn:
@@ -235,7 +241,10 @@ def _draw(
         folder=place / "pictures",
         cells=wanted,
         batch_size=evaluation.batch_size,
+        sample=settings.sample,
         folder_of_base=base_pictures,
+        low_memory=low_memory,
+        ahead=ahead_for(settings.train, device, low_memory=low_memory, fuse=False),
     )
     everybody = [Candidate(BASE), *asked]
     missing = sum(len(studio.missing(each)) for each in everybody)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from brushwork.atomic import PARTIAL_SUFFIX, written_beside
 from brushwork.config.load import resolve
-from brushwork.config.schema import ModelConfig, Settings, TrainConfig
+from brushwork.config.schema import ModelConfig, SampleConfig, Settings, TrainConfig
 from brushwork.data.layout import CONTACT_SHEET
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.samplers import timesteps_for
@@ -26,6 +26,7 @@ from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.distributed import current, joined, voice
 from brushwork.errors import UserError
 from brushwork.generation.adapters import Applied, Chosen, Wanted, choose, ema_base, put_on, wanted
+from brushwork.generation.graphs import Graphs, Tell, graphs_for
 from brushwork.generation.grid import cell_size, contact_sheet
 from brushwork.generation.pictures import already_drawn, record_of, save_picture
 from brushwork.generation.pipeline import Pipeline, kind
@@ -173,8 +174,9 @@ def generate(
             device,
             fuse=fuse,
             low_memory=low_memory,
-            ahead=_ahead(settings.train, device, low_memory=low_memory, fuse=fuse),
-            guide_apart=low_memory if sample.guide == "auto" else sample.guide == "apart",
+            ahead=ahead_for(settings.train, device, low_memory=low_memory, fuse=fuse),
+            sample=sample,
+            tell=lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True),
         )
         for line in applied:
             console.print(str(line), highlight=False, markup=False)
@@ -199,7 +201,7 @@ def _settings(asked: Sequence[Wanted], base: str | None, vae: str | None, overri
     return settings.model_copy(update={"model": model})
 
 
-def _ahead(train: TrainConfig, device: torch.device, *, low_memory: bool, fuse: bool) -> int | None:
+def ahead_for(train: TrainConfig, device: torch.device, *, low_memory: bool, fuse: bool) -> int | None:
     """How many blocks ahead of their use weights come to the device; None where they are there. `low_memory` lets
     them come and go on a card: the pictures are the same. On a CPU there is nowhere else to keep them."""
     asked = train.stream != "off" or (low_memory and device.type == "cuda" and not fuse)
@@ -277,9 +279,11 @@ def _load(
     fuse: bool,
     low_memory: bool,
     ahead: int | None,
-    guide_apart: bool,
+    sample: SampleConfig,
+    tell: Tell,
 ) -> tuple[Pipeline, tuple[Applied, ...]]:
     """Encode the prompts and let the encoders go, then load the UNet and the VAE."""
+    graphs = graphs_of(sample, device, ahead=ahead, low_memory=low_memory, tell=tell)
     encoders = base.load_text(dtype=dtype, device=device, clip_skip=model.clip_skip, max_tokens=model.max_tokens)
     text_counts = put_on(encoders.modules, adapters, fused=fuse)
     states = encode_texts(encoders.encode, batches)
@@ -295,7 +299,8 @@ def _load(
         prediction=base.prediction,
         encode=lambda prompts: stacked([states[prompt] for prompt in prompts]),
         decode=decoding(vae, low_memory=low_memory),
-        guide_separately=guide_apart,
+        guide_separately=guides_apart(sample, low_memory=low_memory),
+        graphs=graphs,
     )
     counts = [text + of_unet for text, of_unet in zip(text_counts, unet_counts, strict=True)]
     applied = tuple(
@@ -303,6 +308,22 @@ def _load(
         for adapter, count in zip(adapters, counts, strict=True)
     )
     return pipeline, applied
+
+
+def guides_apart(sample: SampleConfig, *, low_memory: bool) -> bool:
+    """Whether the prompt and the negative one go through the network one after the other."""
+    return low_memory if sample.guide == "auto" else sample.guide == "apart"
+
+
+def graphs_of(
+    sample: SampleConfig, device: torch.device, *, ahead: int | None, low_memory: bool, tell: Tell
+) -> Graphs | None:
+    """What replays the network's steps, where it can be."""
+    obstacles = {
+        "weights come and go (train.stream, or --low-memory)": ahead is not None,
+        "they keep the memory of a step, and --low-memory asks for the least": low_memory,
+    }
+    return graphs_for(sample.cuda_graphs, device, obstacles=obstacles, tell=tell)
 
 
 def decoding(vae: VAE, *, low_memory: bool = False) -> Callable[[Tensor], Tensor]:

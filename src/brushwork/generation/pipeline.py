@@ -26,6 +26,7 @@ from brushwork.diffusion.prediction import Prediction
 from brushwork.diffusion.samplers import sample
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
+from brushwork.generation.graphs import Graphs
 from brushwork.generation.prompts import Request
 from brushwork.models.spec import PIXELS_PER_LATENT
 from brushwork.models.text import TextStates
@@ -50,6 +51,23 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the network is asked in a step of the sampler.
+
+    Args:
+        x: (B, 4, h, w)
+        timestep: ()
+        given: what to follow; where it is guided, what to keep away from before it, in one of 2 B or in two of B.
+        guidance: (B, 1, 1, 1); None where nothing is guided.
+    """
+
+    x: Tensor
+    timestep: Tensor
+    given: tuple[Conditions, ...]
+    guidance: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """The parts of a model, put together to draw. It loads nothing, moves no weights, and draws no dropout masks:
     an adapter that is in training is told so by its owner (`adapter.set_dropout_key(None)`).
@@ -59,6 +77,7 @@ class Pipeline:
         decode: (1, 4, h, w) scaled latents -> (1, 3, H, W) in [-1, 1]; called for one picture at a time.
         guide_separately: run the network once for the prompt and once for the negative prompt, instead of on both
             at a time: a little slower on a large card, and less memory.
+        graphs: what replays the network's steps, of this pipeline alone; None: kernel by kernel.
     """
 
     unet: UNet
@@ -67,6 +86,7 @@ class Pipeline:
     encode: Callable[[Sequence[str]], TextStates]
     decode: Callable[[Tensor], Tensor]
     guide_separately: bool = False
+    graphs: Graphs | None = None
 
     @property
     def device(self) -> torch.device:
@@ -117,23 +137,37 @@ class Pipeline:
         _refuse_not_finite(latents, requests, self.dtype)
         return latents
 
+    def forget_graphs(self) -> None:
+        """Let go of the memory that graphs keep between two pictures."""
+        if self.graphs is not None:
+            self.graphs.forget()
+
     def _predictor(self, requests: Sequence[Request]) -> Callable[[Tensor, Tensor], Tensor]:
         """The network's answer for these requests, guided: (B, 4, h, w), () -> (B, 4, h, w) float32."""
-        positive = self._conditions([request.prompt for request in requests], requests)
-        if not _is_guided(requests[0]):
-            return lambda x, timestep: self._ask(x, timestep, positive)
-        negative = self._conditions([request.negative for request in requests], requests)
-        both = negative.followed_by(positive)
-        guidance = torch.tensor([request.guidance for request in requests], device=self.device)[:, None, None, None]
+        given: tuple[Conditions, ...] = (self._conditions([request.prompt for request in requests], requests),)
+        guidance = None
+        if _is_guided(requests[0]):
+            negative = self._conditions([request.negative for request in requests], requests)
+            given = (negative, *given) if self.guide_separately else (negative.followed_by(*given),)
+            told = [request.guidance for request in requests]
+            guidance = torch.tensor(told, device=self.device)[:, None, None, None]
 
-        def guided(x: Tensor, timestep: Tensor) -> Tensor:
-            if self.guide_separately:
-                without, following = self._ask(x, timestep, negative), self._ask(x, timestep, positive)
-            else:
-                without, following = self._ask(torch.cat([x, x]), timestep, both).chunk(2)
-            return without + guidance * (following - without)  # eq. 6, arXiv:2207.12598, its w + 1 = guidance
+        def answer(x: Tensor, timestep: Tensor) -> Tensor:
+            asked = Asked(x, timestep, given, guidance)
+            return self._answer(asked) if self.graphs is None else self.graphs(self._answer, asked)
 
-        return guided
+        return answer
+
+    def _answer(self, asked: Asked) -> Tensor:
+        """-> (B, 4, h, w) float32"""
+        x, guidance = asked.x, asked.guidance
+        if guidance is None:
+            return self._ask(x, asked.timestep, *asked.given)
+        if len(asked.given) == 2:
+            without, following = (self._ask(x, asked.timestep, each) for each in asked.given)
+        else:
+            without, following = self._ask(torch.cat([x, x]), asked.timestep, *asked.given).chunk(2)
+        return without + guidance * (following - without)  # eq. 6, arXiv:2207.12598, its w + 1 = guidance
 
     def _ask(self, x: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
         """(B, 4, h, w), () -> (B, 4, h, w): the network computes in its type, the answer is float32."""

@@ -16,20 +16,11 @@ from brushwork.config.describe import text_choices
 from brushwork.config.schema import Settings
 from brushwork.distributed import Group
 from brushwork.errors import UserError
-
-WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-"""What libraries say when an allocation fails: CUDA and MPS, torch's allocator on the CPU, cuBLAS and cuDNN."""
+from brushwork.runtime import is_out_of_memory
 
 
 class MemoryRanOutError(Exception):
     """An allocation failed. It carries the library's first line, and none of the tensors that its traceback holds."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on whatever device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
 
 
 @contextmanager

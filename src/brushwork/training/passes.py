@@ -8,10 +8,10 @@ Shapes in this file:  B pictures
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,23 +19,14 @@ from torch import Tensor
 from brushwork.config.schema import Settings
 from brushwork.errors import UserError
 from brushwork.lean.flat import Flat
+from brushwork.lean.graph import MOST_GRAPHS, CudaGraphs, Records, are_alike, copied, shape_of, tensors_of
 from brushwork.lean.network import LeanUNet
+from brushwork.runtime import is_out_of_memory
 from brushwork.training.attention import Chosen
 from brushwork.training.gradients import Gradients
-from brushwork.training.out_of_memory import is_out_of_memory
 from brushwork.training.step import Batch, Draws, Network, Objective, loss_per_picture
 
 logger = logging.getLogger("brushwork")
-
-MOST_GRAPHS = 20
-"""A graph keeps some memory; of more shapes than this, the later ones go kernel by kernel."""
-
-WARM_UP = 2
-"""Passes before a graph is recorded, in which libraries choose their kernels and make their workspaces."""
-
-
-MOST_ERROR = 0.01
-"""Of a replay against the pass kernel by kernel, as a share: a card adds bf16 numbers up in any order."""
 
 
 class Passes(Protocol):
@@ -65,33 +56,6 @@ class EagerPasses:
                 (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
         self.gradients.collect()
         return losses.detach()
-
-
-class Records(Protocol):
-    """Makes a graph."""
-
-    def record(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        """Where the result of `call` will stand, and what computes it anew. `call` may be made several times."""
-
-
-class CudaGraphs:
-    """Records CUDA graphs, all with one pool of memory: they never run at once."""
-
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def record(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        """See `Records`."""
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UP):
-                call()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            result = call()
-        return result, graph.replay
 
 
 @dataclass(frozen=True)
@@ -183,10 +147,8 @@ class RecordedPasses:
         wanted = self._eager(*recording.inputs, recording.scale), flat.gradient.clone()
         flat.gradient.zero_()
         recording.replay()
-        for found, expected in zip((recording.losses, flat.gradient), wanted, strict=True):
-            error = float((found - expected).norm())
-            if not error <= MOST_ERROR * float(expected.norm()):
-                raise RuntimeError("its numbers are not those of the pass kernel by kernel")
+        if not are_alike((recording.losses, flat.gradient), wanted):
+            raise RuntimeError("its numbers are not those of the pass kernel by kernel")
 
     def _tell_once(self) -> None:
         if not self._told:
@@ -230,37 +192,3 @@ def why_not(settings: Settings, device: torch.device, *, lean: bool) -> str | No
         "weights come and go (train.stream)": settings.train.stream != "off",
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def shape_of(value: Any) -> Hashable:
-    """What two inputs share that the same graph can take: shapes and types of tensors, and what is not there."""
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype
-    if is_dataclass(value):
-        return tuple(shape_of(getattr(value, field.name)) for field in fields(value))
-    if isinstance(value, tuple) and not all(isinstance(each, str) for each in value):
-        return tuple(shape_of(each) for each in value)
-    return value is None
-
-
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Every tensor in tuples and dataclasses, in one order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from tensors_of(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from tensors_of(each)
-
-
-def copied(value: Any, device: torch.device) -> Any:
-    """The same with tensors of its own on `device`."""
-    if isinstance(value, Tensor):
-        return value.detach().to(device, copy=True)
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: copied(getattr(value, field.name), device) for field in fields(value)})
-    if isinstance(value, tuple):
-        return tuple(copied(each, device) for each in value)
-    return value

@@ -91,6 +91,7 @@ class Drawer:
         """Every process draws its pictures; when all are done, the first lays the sheet."""
         with self._failing_softly(name):
             self._draw_own(pipeline, name)
+        pipeline.forget_graphs()  # training needs the memory, and other weights may stand there the next time
         self.group.wait()
         if self.group.is_first and not self.interrupted():
             with self._failing_softly(name):

@@ -15,6 +15,7 @@ from torch import Tensor
 from brushwork.cache.store import Store, cache_folder
 from brushwork.distributed import current
 from brushwork.errors import UserError
+from brushwork.generation.graphs import graphs_for
 from brushwork.generation.pipeline import Pipeline
 from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.vae import VAE
@@ -111,6 +112,16 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
         encode=text.encode if text is not None else _from_memory(prompt_states),
         decode=_decoding(vae, preparation.device),
         guide_separately=settings.sample.guide == "apart",
+        graphs=graphs_for(
+            settings.sample.cuda_graphs if _draws(session) else "off",
+            preparation.device,
+            obstacles={
+                "weights come and go (train.stream)": settings.train.stream != "off",
+                "the network lies in pieces (train.sharding)": shards is not None,
+                "the blocks are compiled (train.compile)": settings.train.compile,
+            },
+            tell=logger.info,
+        ),
     )
     if session.drawer.requests:
         with trained.learner.gathered():
@@ -122,6 +133,11 @@ def train_until_stopped(session: Session, state: State | None) -> Position:
     else:
         trained.restore(state)
     return _train(session, Entries(store), trained, pipeline, position)
+
+
+def _draws(session: Session) -> bool:
+    """Whether the run makes pictures."""
+    return bool(session.drawer.requests) or session.evaluator is not None
 
 
 def _position(state: State | None, fresh: LossScale) -> Position:
