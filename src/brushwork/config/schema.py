@@ -516,6 +516,11 @@ class TrainConfig(Section):
     """Lean path on a CUDA card: record each size of batch as a graph that is replayed in one go, rather than start
     thousands of kernels in each step. `auto` does so where it can and else says why not; `on` insists."""
 
+    fused: Literal["auto", "on", "off"] = "auto"
+    """Lean path on a CUDA card with Triton: a norm with its SiLU, and the gate of a feed-forward layer, are one or
+    two kernels rather than up to six. They are held against PyTorch's own first; where they differ or do not go,
+    `auto` tells it and does without, and `on` stops."""
+
     memory_fraction: float | None = Field(None, gt=0, le=1)
     """CUDA: the share of the card that a run may take, so that it runs out of memory rather than into the machine's
     own, many times as slowly. Unset leaves the 0.6 GiB that CUDA takes beside a run."""

@@ -4,7 +4,8 @@ Autograd of the plain network keeps what every layer read. For a frozen layer th
 has no gradient. These functions keep the residual stream, the statistics of the norms and the products with `down`,
 which are a rank wide. What was normalised, activated or gated is computed again from them, for no matrix product.
 
-The gradients of a product (d_x, d_A, d_B of d_y) are those of `rows.py` and `convolutions.py`.
+The gradients of a product (d_x, d_A, d_B of d_y) are those of `rows.py` and `convolutions.py`; norms of groups and
+gates are computed `by` one of the ways of `pointwise.py`.
 
 Shapes in this file:  B pictures   T tokens   C channels   I width in   O width out   N rows: B * T   H, W of a map
 """
@@ -13,13 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from brushwork.lean import convolutions, rows
 from brushwork.lean.flat import in_type
-from brushwork.lean.norms import Statistics, group_norm, group_norm_gradient, layer_norm, layer_norm_gradient
+from brushwork.lean.norms import Statistics, layer_norm, layer_norm_gradient
+from brushwork.lean.pointwise import PLAIN, Pointwise
 from brushwork.lean.products import Product
 from brushwork.models.attention import to_map, to_tokens
 
@@ -36,15 +37,19 @@ def added_product(x: Tensor, product: Product, residual: Tensor | None = None) -
     return AddedProduct.apply(x, residual, product, *product.factors)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def feed_forward(x: Tensor, norm: nn.LayerNorm, inner: Product, outer: Product, *, recompute: bool) -> Tensor:
+def feed_forward(
+    x: Tensor, norm: nn.LayerNorm, inner: Product, outer: Product, *, recompute: bool, by: Pointwise = PLAIN
+) -> Tensor:
     """(B, T, C) -> (B, T, C), added to x"""
     factors = (*inner.factors, *outer.factors)
-    return FeedForward.apply(x, norm, inner, outer, recompute, *factors)  # type: ignore[no-any-return,no-untyped-call]
+    return FeedForward.apply(  # type: ignore[no-any-return,no-untyped-call]
+        x, norm, inner, outer, recompute, by, *factors
+    )
 
 
-def normed_tokens(x: Tensor, norm: nn.GroupNorm, product: Product) -> Tensor:
+def normed_tokens(x: Tensor, norm: nn.GroupNorm, product: Product, *, by: Pointwise = PLAIN) -> Tensor:
     """(B, C, H, W) -> (B, T, O): the way into a transformer, by a Linear or a 1 x 1 convolution."""
-    return NormedTokens.apply(x, norm, product, *product.factors)  # type: ignore[no-any-return,no-untyped-call]
+    return NormedTokens.apply(x, norm, product, by, *product.factors)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def added_map(tokens: Tensor, product: Product, residual: Tensor) -> Tensor:
@@ -60,10 +65,11 @@ def normed_convolution(
     *,
     shift: Tensor | None = None,
     residual: Tensor | None = None,
+    by: Pointwise = PLAIN,
 ) -> Tensor:
     """Norm, SiLU, convolution: (B, I, H, W), (B, O), (B, O, H, W) -> (B, O, H, W), `shift` and `residual` added."""
     return NormedConvolution.apply(  # type: ignore[no-any-return,no-untyped-call]
-        x, shift, residual, norm, conv, product, *product.factors
+        x, shift, residual, norm, conv, product, by, *product.factors
     )
 
 
@@ -157,23 +163,30 @@ class FeedForward(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: nn.LayerNorm, inner: Product, outer: Product, recompute: bool, *factors: Tensor
+        ctx: Any,
+        x: Tensor,
+        norm: nn.LayerNorm,
+        inner: Product,
+        outer: Product,
+        recompute: bool,
+        by: Pointwise,
+        *factors: Tensor,
     ) -> Tensor:
         both, *kept_inner = value_and_gate(x, norm, inner)
-        value, gate = both.chunk(2, dim=1)
-        y, kept_outer = rows.multiply(F.gelu(gate).mul_(value), outer, shape=x.shape[:-1])
+        y, kept_outer = rows.multiply(by.gated(both), outer, shape=x.shape[:-1])
         y += x.flatten(0, -2)
         ctx.save_for_backward(x, *([] if recompute else [both, *kept_inner, *kept_outer]))
-        ctx.norm, ctx.inner, ctx.outer, ctx.num_inner = norm, inner, outer, len(kept_inner)
+        ctx.norm, ctx.inner, ctx.outer, ctx.num_inner, ctx.by = norm, inner, outer, len(kept_inner), by
         return y.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         x, *kept = ctx.saved_tensors
+        into_x, by = ctx.needs_input_grad[0], ctx.by
         d_x, d_factors = feed_forward_gradients(
-            gradient, x, ctx.norm, ctx.inner, ctx.outer, kept, ctx.num_inner, into_input=ctx.needs_input_grad[0]
+            gradient, x, ctx.norm, ctx.inner, ctx.outer, kept, ctx.num_inner, into_input=into_x, by=by
         )
-        return d_x, None, None, None, None, *d_factors
+        return d_x, None, None, None, None, None, *d_factors
 
 
 def value_and_gate(x: Tensor, norm: nn.LayerNorm, inner: Product) -> list[Tensor]:
@@ -193,12 +206,12 @@ def feed_forward_gradients(
     num_inner: int = 0,
     *,
     into_input: bool,
+    by: Pointwise = PLAIN,
 ) -> tuple[Tensor | None, list[Tensor]]:
     """(B, T, C) -> of x (B, T, C), and of every factor. What `FeedForward` keeps can be made again."""
     both, *others = kept or value_and_gate(x, norm, inner)
     mean, rstd, *kept_inner = others[: num_inner or None]
-    value, gate = both.chunk(2, dim=1)
-    activated = F.gelu(gate).mul_(value) if outer.branches else None
+    activated = by.gated(both) if outer.branches else None
     kept_outer = others[num_inner:] if kept else []
     if activated is not None and not kept:
         kept_outer = rows.narrow(activated, outer, shape=x.shape[:-1])
@@ -207,11 +220,8 @@ def feed_forward_gradients(
     del activated
     if d_u is None:
         return None, d_outer
-    d_both = torch.empty_like(both)  # (N, 8C)
-    d_value, d_gate = d_both.chunk(2, dim=1)
-    d_value.copy_(F.gelu(gate).mul_(d_u))
-    d_gate.copy_(torch.ops.aten.gelu_backward(d_u.mul_(value), gate))
-    del both, value, gate, d_u
+    d_both = by.gated_gradient(d_u, both)  # (N, 8C)
+    del both, d_u
     normed = layer_norm(x, norm)[0].flatten(0, -2) if inner.branches else None
     d_n, d_inner = rows.gradients([d_both], normed, kept_inner, inner, into_input=into_input)
     del d_both, normed
@@ -230,26 +240,26 @@ class NormedTokens(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: nn.GroupNorm, product: Product, *factors: Tensor) -> Tensor:
-        normed, statistics = group_norm(x, norm)
+    def forward(ctx: Any, x: Tensor, norm: nn.GroupNorm, product: Product, by: Pointwise, *factors: Tensor) -> Tensor:
+        normed, statistics = by.normed(x, norm, silu=False)
         tokens = to_tokens(normed)
         y, kept = rows.multiply(tokens.flatten(0, 1), product, shape=tokens.shape[:2])
         ctx.save_for_backward(x, *statistics, *kept)
-        ctx.norm, ctx.product = norm, product
+        ctx.norm, ctx.product, ctx.by = norm, product, by
         return y.view(*tokens.shape[:2], -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         x, mean, rstd, *kept = ctx.saved_tensors
-        normed = to_tokens(group_norm(x, ctx.norm)[0]).flatten(0, 1) if ctx.product.branches else None
+        again = ctx.by.again(x, (mean, rstd), ctx.norm, silu=False)
+        normed = to_tokens(again.value()).flatten(0, 1) if ctx.product.branches else None
         d_n, d_factors = rows.gradients(
             [gradient.flatten(0, 1)], normed, kept, ctx.product, into_input=ctx.needs_input_grad[0]
         )
         d_x = None
         if d_n is not None:
-            d_map = to_map(d_n.view(*gradient.shape[:2], -1), *x.shape[-2:])
-            d_x = group_norm_gradient(d_map, x, (mean, rstd), ctx.norm)
-        return d_x, None, None, *d_factors
+            d_x = again.gradient(to_map(d_n.view(*gradient.shape[:2], -1), *x.shape[-2:]))
+        return d_x, None, None, None, *d_factors
 
 
 class AddedMap(Function):
@@ -308,16 +318,17 @@ class NormedConvolution(Function):
         norm: nn.GroupNorm,
         conv: nn.Conv2d,
         product: Product,
+        by: Pointwise,
         *factors: Tensor,
     ) -> Tensor:
-        normed, statistics = group_norm(x, norm)
-        y, kept = convolutions.convolve(F.silu(normed, inplace=True), conv, product)
+        activated, statistics = by.normed(x, norm, silu=True)
+        y, kept = convolutions.convolve(activated, conv, product)
         if shift is not None:
             y += shift[:, :, None, None]
         if residual is not None:
             y += residual
         ctx.save_for_backward(x, *statistics, *kept)
-        ctx.norm, ctx.conv, ctx.product = norm, conv, product
+        ctx.norm, ctx.conv, ctx.product, ctx.by = norm, conv, product, by
         return y
 
     @staticmethod
@@ -325,10 +336,10 @@ class NormedConvolution(Function):
         x, mean, rstd, *kept = ctx.saved_tensors
         into_x, into_shift, into_residual, *_ = ctx.needs_input_grad
         d_x, d_factors = normed_convolution_gradients(
-            gradient, x, (mean, rstd), kept, ctx.norm, ctx.conv, ctx.product, into_input=into_x
+            gradient, x, (mean, rstd), kept, ctx.norm, ctx.conv, ctx.product, into_input=into_x, by=ctx.by
         )
         d_shift = gradient.sum(dim=(2, 3)) if into_shift else None
-        return d_x, d_shift, gradient if into_residual else None, None, None, None, *d_factors
+        return d_x, d_shift, gradient if into_residual else None, None, None, None, None, *d_factors
 
 
 def normed_convolution_gradients(
@@ -341,20 +352,17 @@ def normed_convolution_gradients(
     product: Product,
     *,
     into_input: bool,
+    by: Pointwise = PLAIN,
 ) -> tuple[Tensor | None, list[Tensor]]:
     """(B, O, H, W) -> of x (B, I, H, W), and of every factor. Without statistics, all that is kept is made again."""
-    normed, found = group_norm(x, norm)
-    activated = F.silu(normed) if product.branches else None
+    again = by.again(x, statistics, norm, silu=True)
+    activated = again.value() if product.branches else None
     if statistics is None:
         kept = [] if activated is None else convolutions.narrow(activated, conv, product)
     d_a, d_factors = convolutions.gradients(
         gradient, activated, kept, conv, product, shape=x.shape, into_input=into_input
     )
-    d_x = None
-    if d_a is not None:
-        d_n = torch.ops.aten.silu_backward(d_a, normed)
-        d_x = group_norm_gradient(d_n, x, statistics or found, norm)
-    return d_x, d_factors
+    return None if d_a is None else again.gradient(d_a), d_factors
 
 
 class Convolution(Function):

@@ -29,6 +29,7 @@ from brushwork.lean.functions import (
     normed_tokens,
 )
 from brushwork.lean.offload import Offload
+from brushwork.lean.pointwise import PLAIN, Pointwise
 from brushwork.lean.products import Dense, FrozenWeight, Product, Stacked, product_of
 from brushwork.lean.recompute import ConvolutionTail, FeedForwardTail, recomputed
 from brushwork.lora.layers import base_layer
@@ -50,6 +51,7 @@ class LeanUNet:
         unet: the plain network, adapters in place; all else in it must be frozen.
         recompute: one policy for every block, or a choice for each by its path, such as `mid_block.resnets.0`.
         offload: where what is kept for the gradient waits, if not where it was made.
+        pointwise: how norms of groups and gates are computed.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class LeanUNet:
         recompute: Recompute | Callable[[str], Recompute] = "keep",
         *,
         offload: Offload | None = None,
+        pointwise: Pointwise = PLAIN,
     ) -> None:
         self.unet = unet
+        self._by = pointwise
         self._offload = offload
         self._weights: dict[int, FrozenWeight] = {}
         self._policies: dict[int, Recompute] = {}
@@ -115,7 +119,8 @@ class LeanUNet:
             for upsample in cast("list[Upsample]", above.upsamplers):
                 larger = F.interpolate(x, size=tuple(skips[-1].shape[-2:]), mode="nearest")
                 x = self._convolution(upsample.conv, larger)
-        return normed_convolution(x, unet.conv_norm_out, base_conv(unet.conv_out), self._product(unet.conv_out))
+        last = self._product(unet.conv_out)
+        return normed_convolution(x, unet.conv_norm_out, base_conv(unet.conv_out), last, by=self._by)
 
     def _level(
         self,
@@ -141,19 +146,20 @@ class LeanUNet:
             through, shortcut = fork(x)
             if beside is not None and side is not None:
                 shortcut = convolution(shortcut, base_conv(beside), side)
-            return normed_convolution(through, block.norm1, conv1, first, shift=shift), shortcut
+            return normed_convolution(through, block.norm1, conv1, first, shift=shift, by=self._by), shortcut
 
-        tail = ConvolutionTail(block.norm2, conv2, second)
+        tail = ConvolutionTail(block.norm2, conv2, second, self._by)
         if self._policies[id(block)] == "block":
             factors = [*first.factors, *(side.factors if side else ())]
             return recomputed(head, tail, [x, shift], factors)
         hidden, shortcut = head(x, shift)
-        return normed_convolution(hidden, block.norm2, conv2, second, residual=shortcut)
+        return normed_convolution(hidden, block.norm2, conv2, second, residual=shortcut, by=self._by)
 
     def _transformer(self, transformer: SpatialTransformer, x: Tensor, context: Tensor) -> Tensor:
         """(B, C, H, W), (B, L, D) -> (B, C, H, W)"""
         size = (x.shape[-2], x.shape[-1])
-        tokens = normed_tokens(x, transformer.norm, self._product(transformer.proj_in, on_map=size))
+        into = self._product(transformer.proj_in, on_map=size)
+        tokens = normed_tokens(x, transformer.norm, into, by=self._by)
         for block in transformer.transformer_blocks:
             tokens = self._block(cast(TransformerBlock, block), tokens, context)
         return added_map(tokens, self._product(transformer.proj_out, on_map=size), x)
@@ -181,12 +187,12 @@ class LeanUNet:
             return added_product(mixed, out2, seen)  # type: ignore[return-value]
 
         inner, outer = self._product(cast(GEGLU, block.ff.net[0]).proj), self._product(block.ff.net[2])
-        tail = FeedForwardTail(block.norm3, inner, outer)
+        tail = FeedForwardTail(block.norm3, inner, outer, self._by)
         if policy == "block":
             factors = [factor for product in (qkv, out, q, kv, out2) for factor in product.factors]
             return recomputed(head, tail, [x, context], factors)
         (x,) = head(x, context)
-        return feed_forward(x, block.norm3, inner, outer, recompute=policy != "keep")
+        return feed_forward(x, block.norm3, inner, outer, recompute=policy != "keep", by=self._by)
 
     def _convolution(self, layer: nn.Module, x: Tensor) -> Tensor:
         return convolution(x, base_conv(layer), self._product(layer))

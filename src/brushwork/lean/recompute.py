@@ -18,6 +18,7 @@ from brushwork.lean.functions import (
     normed_convolution,
     normed_convolution_gradients,
 )
+from brushwork.lean.pointwise import PLAIN, Pointwise
 from brushwork.lean.products import Product
 
 Head = Callable[..., tuple[Tensor, ...]]
@@ -31,6 +32,7 @@ class FeedForwardTail:
     norm: nn.LayerNorm
     inner: Product
     outer: Product
+    by: Pointwise = PLAIN
 
     @property
     def factors(self) -> tuple[Tensor, ...]:
@@ -39,11 +41,13 @@ class FeedForwardTail:
 
     def value(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
-        return feed_forward(x, self.norm, self.inner, self.outer, recompute=True)
+        return feed_forward(x, self.norm, self.inner, self.outer, recompute=True, by=self.by)
 
     def gradients(self, gradient: Tensor, x: Tensor, *, into_input: bool) -> tuple[list[Tensor | None], list[Tensor]]:
         """Of what the tail reads, and of its factors."""
-        d_x, d_factors = feed_forward_gradients(gradient, x, self.norm, self.inner, self.outer, into_input=into_input)
+        d_x, d_factors = feed_forward_gradients(
+            gradient, x, self.norm, self.inner, self.outer, into_input=into_input, by=self.by
+        )
         return [d_x], d_factors
 
 
@@ -54,6 +58,7 @@ class ConvolutionTail:
     norm: nn.GroupNorm
     conv: nn.Conv2d
     product: Product
+    by: Pointwise = PLAIN
 
     @property
     def factors(self) -> tuple[Tensor, ...]:
@@ -62,14 +67,14 @@ class ConvolutionTail:
 
     def value(self, x: Tensor, shortcut: Tensor) -> Tensor:
         """(B, I, H, W), (B, O, H, W) -> (B, O, H, W)"""
-        return normed_convolution(x, self.norm, self.conv, self.product, residual=shortcut)
+        return normed_convolution(x, self.norm, self.conv, self.product, residual=shortcut, by=self.by)
 
     def gradients(
         self, gradient: Tensor, x: Tensor, shortcut: Tensor, *, into_input: bool
     ) -> tuple[list[Tensor | None], list[Tensor]]:
         """Of what the tail reads, and of its factors."""
         d_x, d_factors = normed_convolution_gradients(
-            gradient, x, None, (), self.norm, self.conv, self.product, into_input=into_input
+            gradient, x, None, (), self.norm, self.conv, self.product, into_input=into_input, by=self.by
         )
         return [d_x, gradient], d_factors
 

@@ -42,6 +42,12 @@ def _refuse_impossible_path(train: TrainConfig) -> None:
             "train.path = lean is for a frozen base; with train.mode = full every weight needs its gradient.",
             fix="--set train.path=auto, or --set train.mode=lora",
         )
+    if train.fused == "on" and (train.path == "plain" or train.mode == "full" or train.compile):
+        raise UserError(
+            "train.fused = on is for the lean path, which is not taken: norms and gates of the plain network are "
+            "PyTorch's own, or torch.compile's.",
+            fix="--set train.fused=auto, or --set train.path=lean --set train.compile=false",
+        )
     if train.recompute != "auto" and (train.path == "plain" or train.mode == "full"):
         plain = "train.path = plain" if train.path == "plain" else "train.mode = full"
         raise UserError(

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
 from brushwork.lean.flat import Flat
+from brushwork.lean.fused import choose_pointwise
 from brushwork.lean.network import LeanUNet
 from brushwork.lean.offload import Offload
+from brushwork.lean.pointwise import PLAIN, Pointwise
 from brushwork.lora.files import write_adapter
 from brushwork.lora.inject import Adapter
 from brushwork.lora.layers import LoRAWeights
@@ -144,7 +146,10 @@ def make_learner(
     full = settings.train.mode == "full"
     learning = whole_network(unet, base, settings, shards) if full else adapter_beside(unet, text, base, settings)
     flat = None if full else in_one_buffer(learning.parameters, settings.optimizer)
-    network = network_over(unet, settings.train, device)
+    pointwise: Pointwise = PLAIN
+    if is_lean(unet, settings.train, device):
+        pointwise = choose_pointwise(settings.train.fused, unet, dtype=dtype, device=device)
+    network = network_over(unet, settings.train, device, pointwise=pointwise)
     if settings.train.compile:
         compile_blocks(unet)
     separate = SeparateGradients(learning.parameters, learning.copies, shards, device)
@@ -172,16 +177,26 @@ def make_learner(
     return Trained(learner=learner, learning=learning, rule=settings.optimizer.name)
 
 
-def network_over(unet: UNet, train: TrainConfig, device: torch.device) -> Network:
-    """What computes the loss with the weights of `unet`; what learns is in place."""
+def network_over(unet: UNet, train: TrainConfig, device: torch.device, *, pointwise: Pointwise = PLAIN) -> Network:
+    """What computes the loss with the weights of `unet`; what learns is in place.
+
+    Args:
+        pointwise: how the lean path computes norms and gates.
+    """
+    if not is_lean(unet, train, device):
+        unet.set_checkpointing(train.checkpointing)
+        return unet
+    recompute = train.recompute
+    if recompute == "auto":
+        recompute = "block" if train.checkpointing else "keep"
+    offload = Offload(device) if train.stream == "all" else None
+    return LeanUNet(unet, recompute, offload=offload, pointwise=pointwise)
+
+
+def is_lean(unet: UNet, train: TrainConfig, device: torch.device) -> bool:
+    """Whether it is the lean path that computes the loss."""
     chosen = train.recompute != "auto" or device.type in LEAN_DEVICES or any(map(is_rounded, unet.modules()))
-    if train.path == "lean" or (train.path == "auto" and train.mode == "lora" and chosen and not train.compile):
-        offload = Offload(device) if train.stream == "all" else None
-        if train.recompute != "auto":
-            return LeanUNet(unet, train.recompute, offload=offload)
-        return LeanUNet(unet, "block" if train.checkpointing else "keep", offload=offload)
-    unet.set_checkpointing(train.checkpointing)
-    return unet
+    return train.path == "lean" or (train.path == "auto" and train.mode == "lora" and chosen and not train.compile)
 
 
 def blocks_ahead(train: TrainConfig) -> int | None:

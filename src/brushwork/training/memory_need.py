@@ -15,6 +15,7 @@ import torch
 from brushwork.amounts import bytes_in_words
 from brushwork.config.schema import LoRAConfig, Quantize, Settings, TrainConfig
 from brushwork.data.transform import Size
+from brushwork.lean.fused import planned_pointwise
 from brushwork.lean.network import LeanUNet
 from brushwork.memory.meter import Reading, metered
 from brushwork.models.rounded import round_blocks, weight_bytes
@@ -182,7 +183,8 @@ def step_on_meta(
         else:
             own = lora.model_copy(update={"text_encoder": False})
             learning = make_adapter({"unet": unet}, own, spec, seed=0).parameters()
-        network = network_over(unet, train, torch.device(device))
+        there = torch.device(device)
+        network = network_over(unet, train, there, pointwise=planned_pointwise(train.fused, there))
         latents = torch.empty(
             batch, spec.in_channels, *(side // PIXELS_PER_LATENT for side in (size.height, size.width))
         )
