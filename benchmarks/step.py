@@ -12,6 +12,9 @@ adapter, autocast. Both read the same base weights from the same memory, random 
     OUT/step.md       the tables
     OUT/step.png      time against memory for each mode and peer
 
+What is in OUT already is not measured again, so a call that was stopped goes on, and one that is given other modes or
+sizes adds to it; with nothing to measure it draws table and picture anew.
+
 Shapes in this file:  B pictures   h side of the latents
 """
 
@@ -20,36 +23,42 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from matplotlib.figure import Figure
 from peft import LoraConfig
 from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.kohya_step import NAMES as KOHYA
 from benchmarks.kohya_step import commit_of, kohya_network
+from benchmarks.step_report import PEERS, draw, table
 from brushwork.atomic import write_text
-from brushwork.config.schema import OptimizerConfig
+from brushwork.config.schema import OptimizerConfig, Quantize
 from brushwork.errors import UserError
 from brushwork.lean.flat import Flat
 from brushwork.lean.graph import CudaGraphs, Records
 from brushwork.lean.network import POLICIES, LeanUNet
+from brushwork.lean.offload import Offload
 from brushwork.lora.inject import inject
 from brushwork.memory.meter import metered
-from brushwork.models.spec import SD15, SDXL, TINY, UNetSpec
+from brushwork.models.rounded import can_round, room, round_blocks, store
+from brushwork.models.spec import PIXELS_PER_LATENT, SD15, SDXL, TINY, UNetSpec
+from brushwork.models.streaming import Streamer, stream_blocks
 from brushwork.models.unet import UNet
-from brushwork.runtime import pick_device
+from brushwork.runtime import is_out_of_memory, pick_device, release_memory
 from brushwork.training.flat_adamw import FlatAdamW
 from brushwork.training.learner import named_parameters
+from brushwork.training.memory_need import kept_bytes
 from brushwork.training.optimizers import in_one_buffer
 from bundled.stage import run_script
 
@@ -58,13 +67,21 @@ REDUCED = replace(
 )
 """SDXL's blocks, each a fifth as wide: 103 M parameters."""
 
-MODELS = {"sdxl": SDXL, "sd15": SD15, "reduced": REDUCED, "tiny": TINY}
+TINY_SD15 = replace(TINY, linear_projection=False, pooled_width=None, time_id_width=None)
+MODELS = {"sdxl": SDXL, "sd15": SD15, "reduced": REDUCED, "tiny": TINY, "tiny-sd15": TINY_SD15}
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 RANK = 16
-PEERS = ("diffusers", "diffusers, checkpointing")
 OURS = ("plain", "plain, checkpointing", *POLICIES)
 GRAPHS = tuple(f"{policy}, graph" for policy in POLICIES)
 """The same as CUDA graphs, on a card."""
+LOW: dict[str, tuple[Quantize, bool]] = {
+    "int8, block": ("int8", False),
+    "nf4, block": ("nf4", False),
+    "block, streamed": ("off", True),
+}
+"""Whole blocks computed twice, with a base in fewer bits (`nf4` has its convolutions in int8), or one whose weights
+come and go, with what is kept for the gradient; each has a network of its own."""
+AHEAD = 1
 WARM_UP = 1
 
 
@@ -79,6 +96,7 @@ class Mode:
         flat: the buffer in which all of `learning` lies; the peers have none.
         known: weights of the network, which count for nothing where its memory is counted.
         graph: what replays the pass, where it is not made kernel by kernel.
+        streamer: brings the weights, where they are not on the device.
     """
 
     name: str
@@ -89,6 +107,7 @@ class Mode:
     flat: Flat | None = None
     known: Sequence[Tensor] = ()
     graph: "Graph | None" = None
+    streamer: Streamer | None = None
 
 
 class Graph:
@@ -113,22 +132,35 @@ class Graph:
         self._flat.present = [True] * len(self._flat.parameters)
 
 
-def our_unet(spec: UNetSpec, device: torch.device) -> UNet:
-    """bf16 weights with small random numbers; on the meta device none."""
+def our_unet(spec: UNetSpec, device: torch.device, form: Quantize = "off", *, streamed: bool = False) -> UNet:
+    """bf16 weights with small random numbers, or what is kept of them in fewer bits; on the meta device none."""
     with torch.device("meta"):
         unet = UNet(spec).bfloat16()
-    if device.type == "meta":
-        return unet
+        if device.type == "meta":
+            if form != "off":
+                round_blocks(unet, form, dtype=torch.bfloat16)
+            return unet
     unet.to_empty(device=device)
     source = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if "norm" in name:
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            else:
-                bound = 1.0 / max(1, parameter[0].numel()) ** 0.5
-                parameter.uniform_(-bound, bound, generator=source)
+    for path, module in list(unet.named_modules()):
+        fill(module, source)
+        if (form != "off" or streamed) and can_round(path, module):  # one by one: no more than one is there twice
+            weight = cast(nn.Linear, module).weight.detach().to("cpu" if streamed else device)
+            stored = room(weight.shape, form, dtype=torch.bfloat16, device=weight.device)
+            stored.fill(weight)
+            store(module, stored)
     return unet
+
+
+@torch.no_grad()
+def fill(module: nn.Module, source: torch.Generator) -> None:
+    """Give a layer's own weights random numbers; a norm changes nothing."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            parameter.fill_(1.0 if name == "weight" else 0.0)
+        else:
+            bound = 1.0 / max(1, parameter[0].numel()) ** 0.5
+            parameter.uniform_(-bound, bound, generator=source)
 
 
 def their_unet(spec: UNetSpec, ours: UNet) -> Any:
@@ -152,6 +184,15 @@ def modes(spec: UNetSpec, device: torch.device, names: Sequence[str], checkout: 
         switches = (switch.disable_gradient_checkpointing, switch.enable_gradient_checkpointing)
         for name, prepare in zip(KOHYA, switches, strict=True):
             found.append(Mode(name, kohya, learns, prepare, autocast=True, known=[*switch.parameters()]))
+    if set(names) & {*PEERS, *OURS, *GRAPHS}:
+        found += shared_modes(spec, device, names)
+    found += [low_mode(spec, device, name) for name in LOW if name in names]
+    return [mode for mode in found if mode.name in names]
+
+
+def shared_modes(spec: UNetSpec, device: torch.device, names: Sequence[str]) -> list[Mode]:
+    """diffusers' ways and ours, over one set of weights."""
+    found: list[Mode] = []
     ours = our_unet(spec, device)
     if set(names) & set(PEERS):
         theirs = their_unet(spec, ours)
@@ -164,9 +205,9 @@ def modes(spec: UNetSpec, device: torch.device, names: Sequence[str], checkout: 
         off, on = theirs.disable_gradient_checkpointing, theirs.enable_gradient_checkpointing
         for name, switch in zip(PEERS, (off, on), strict=True):
             found.append(Mode(name, predict, learning, switch, autocast=True, known=[*theirs.parameters()]))
-    adapter = inject({"unet": ours}, targets=TARGETS, rank=RANK)
-    own, flat = adapter.parameters(), in_one_buffer(named_parameters(adapter), OptimizerConfig())
-    flat.round_to(torch.bfloat16)
+    if not set(names) & {*OURS, *GRAPHS}:
+        return found
+    own, flat = adapted(ours)
     plain = (lambda: ours.set_checkpointing(False), lambda: ours.set_checkpointing(True))
     known = [*ours.parameters(), *flat.buffers]
     found += [
@@ -174,6 +215,7 @@ def modes(spec: UNetSpec, device: torch.device, names: Sequence[str], checkout: 
     ]
     if set(names) & {*POLICIES, *GRAPHS}:
         lean = LeanUNet(ours)
+        known = [*ours.parameters(), *flat.buffers, *lean.weights]
         found += [
             Mode(
                 policy,
@@ -181,7 +223,7 @@ def modes(spec: UNetSpec, device: torch.device, names: Sequence[str], checkout: 
                 own,
                 lambda policy=policy: lean.set_recompute(policy),  # type: ignore[misc]
                 flat=flat,
-                known=[*known, *lean.weights],
+                known=known,
             )
             for policy in POLICIES
         ]
@@ -189,7 +231,29 @@ def modes(spec: UNetSpec, device: torch.device, names: Sequence[str], checkout: 
         records = CudaGraphs()
         graphed = [mode for mode in found if mode.name in POLICIES]
         found += [replace(mode, name=f"{mode.name}, graph", graph=Graph(mode, records)) for mode in graphed]
-    return [mode for mode in found if mode.name in names]
+    return found
+
+
+def low_mode(spec: UNetSpec, device: torch.device, name: str) -> Mode:
+    """A way for a card with little memory."""
+    form, streamed = LOW[name]
+    unet = our_unet(spec, device, form, streamed=streamed)
+    known = [*unet.parameters(), *([] if streamed else unet.buffers())]
+    streamer = None
+    if streamed and device.type != "meta":
+        streamer = stream_blocks(unet, device=device, ahead=AHEAD)
+        known += streamer.memories
+    own, flat = adapted(unet)
+    lean = LeanUNet(unet, "block", offload=Offload(device) if streamed else None)
+    return Mode(name, lean, own, flat=flat, known=[*known, *flat.buffers, *lean.weights], streamer=streamer)
+
+
+def adapted(unet: UNet) -> tuple[list[nn.Parameter], Flat]:
+    """An adapter beside the network: what learns, and the buffer in which all of it lies."""
+    adapter = inject({"unet": unet}, targets=TARGETS, rank=RANK)
+    own, flat = adapter.parameters(), in_one_buffer(named_parameters(adapter), OptimizerConfig())
+    flat.round_to(torch.bfloat16)
+    return own, flat
 
 
 def inputs(spec: UNetSpec, resolution: int, batch: int, device: torch.device) -> list[Tensor]:
@@ -213,8 +277,8 @@ def make_pass(mode: Mode, given: Sequence[Tensor]) -> None:
     if mode.graph is not None:
         mode.graph(given)
         return
-    cast = torch.autocast(given[0].device.type, torch.bfloat16) if mode.autocast else nullcontext()
-    with cast:
+    types = torch.autocast(given[0].device.type, torch.bfloat16) if mode.autocast else nullcontext()
+    with types:
         found = mode.predict(*given)
     F.mse_loss(found.float(), given[0].float()).backward()  # type: ignore[no-untyped-call]
     if mode.flat is not None:
@@ -244,20 +308,38 @@ def make_update(mode: Mode, optimizer: torch.optim.Optimizer) -> None:
 
 
 def count(mode: Mode, given: Sequence[Tensor]) -> dict[str, float]:
-    """GiB beside the weights, TFLOP and calls of one pass; calls of all that follows it, for themselves."""
+    """GiB beside the weights, TFLOP and calls of one pass; calls of all that follows it, for themselves; and GiB of
+    what learns with its moments."""
     mode.prepare()
     with metered([*mode.known, *given, *mode.learning]) as reading:
         make_pass(replace(mode, flat=None), given)
+    optimizer = optimizer_of(mode)
     with metered() as update:
         if mode.flat is not None:
             mode.flat.collect()
-        make_update(mode, optimizer_of(mode))
+        make_update(mode, optimizer)
     return {
         "peak_gib": reading.peak / 2**30,
         "tflop": reading.flops / 1e12,
         "calls": reading.calls,
         "update_calls": update.calls,
+        "learns_gib": held(learned(mode, optimizer)) / 2**30,
     }
+
+
+def learned(mode: Mode, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What learns, its moments, and a gradient that has a place of its own."""
+    moments = [each for state in optimizer.state.values() for each in state.values() if isinstance(each, Tensor)]
+    flat = [] if mode.flat is None else [*mode.flat.buffers]
+    if mode.flat is not None and mode.flat.gradient is not None:
+        flat.append(mode.flat.gradient)
+    return [*mode.learning, *flat, *moments]
+
+
+def held(tensors: Sequence[Tensor]) -> int:
+    """Bytes that tensors take, those that share memory once."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
 
 
 def counted(spec: UNetSpec, resolution: int, batch: int, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -267,6 +349,9 @@ def counted(spec: UNetSpec, resolution: int, batch: int, names: Sequence[str]) -
     for name in (name for name in names if name not in (*PEERS, *KOHYA, *GRAPHS)):
         (mode,) = modes(spec, device, [name])
         found[name] = count(mode, inputs(spec, resolution, batch, device))
+        form, streamed = LOW.get(name, ("off", False))
+        weights = kept_bytes(spec, torch.bfloat16, form, AHEAD if streamed else None)
+        found[name]["held_gib"] = weights / 2**30 + found[name].pop("learns_gib")
         print(f"{resolution} px, batch {batch}, {name}: {found[name]}", flush=True)
     return found
 
@@ -281,36 +366,101 @@ def timed(
     rounds: int,
     checkout: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Seconds of each step, the modes in turn, after one step of each that does not count.
+    """Seconds of each step, the modes in turn, after one step of each that does not count; and what it takes.
 
     On a CPU they are processor seconds, which other work on the machine hardly changes; on a card those of the clock.
+    Memory is what the mode holds all the time and, beside it, the most in a step: on a card what was allocated more
+    than before, elsewhere what lived at once, by the same count for everybody.
     """
     given = inputs(spec, resolution, batch, device)
     chosen = modes(spec, device, names, checkout)
     optimizers = {mode.name: optimizer_of(mode) for mode in chosen}
-    found: dict[str, dict[str, Any]] = {mode.name: {"seconds": []} for mode in chosen}
+    found: dict[str, dict[str, Any]] = {mode.name: {"seconds": [], "peak_gib": 0.0} for mode in chosen}
     for number in range(WARM_UP + rounds):
-        for mode in chosen:
-            mode.prepare()
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            clock = time.perf_counter if device.type == "cuda" else time.process_time
-            if number == 0 and device.type == "cpu":  # what lives at once, by the same count for everybody
-                found[mode.name]["peak_gib"] = count(mode, given)["peak_gib"]
+        for mode in [mode for mode in chosen if mode.name in found]:
+            row = found[mode.name]
+            if number == 0 and device.type == "cpu":
+                row["peak_gib"] = _counted_here(mode, given, spec)
                 continue
-            started = clock()
-            make_pass(mode, given)
-            make_update(mode, optimizers[mode.name])
+            taken = one_step_that_fits(mode, optimizers[mode.name], given)
+            if taken is None:
+                del found[mode.name]
+                continue
+            seconds, peak = taken
             if device.type == "cuda":
-                torch.cuda.synchronize(device)
-                found[mode.name]["peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-            seconds = clock() - started
+                row["peak_gib"] = max(row["peak_gib"], peak)  # that of a graph is when it is recorded
             print(f"round {number}: {mode.name} {seconds:.3f} s", flush=True)
             if number >= WARM_UP:
-                found[mode.name]["seconds"].append(seconds)
-    for row in found.values():
+                row["seconds"].append(seconds)
+    for mode in [mode for mode in chosen if mode.name in found]:
+        row = found[mode.name]
         row["median_seconds"] = statistics.median(row["seconds"])
+        if checkout is not None and mode.name in KOHYA:
+            row["commit"] = commit_of(checkout)
+        row["held_gib"] = held([*mode.known, *learned(mode, optimizers[mode.name])]) / 2**30
+        if device.type == "cuda":
+            row["kernels"] = kernels_of(lambda mode=mode: one_step(mode, optimizers[mode.name], given))  # type: ignore[misc]
+            if len(chosen) == 1:  # else it holds those of the others too
+                row["allocated_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return found
+
+
+def one_step_that_fits(
+    mode: Mode, optimizer: torch.optim.Optimizer, given: Sequence[Tensor]
+) -> tuple[float, float] | None:
+    """See `one_step`; None where memory ran out, and nothing of the step is left."""
+    try:
+        return one_step(mode, optimizer, given)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    print(f"{mode.name} is left out: memory ran out", flush=True)  # the tensors in the error's traceback are gone
+    for parameter in mode.learning:
+        parameter.grad = None
+    if mode.flat is not None:
+        mode.flat.clear()
+    release_memory(given[0].device)
+    return None
+
+
+def _counted_here(mode: Mode, given: Sequence[Tensor], spec: UNetSpec) -> float:
+    """GiB of a step on a CPU, whose own memory is where a card's tensors would wait: that is not counted."""
+    peak = count(mode, given)["peak_gib"]
+    if mode.streamer is None:
+        return peak
+    side = given[0].shape[-1] * PIXELS_PER_LATENT
+    return counted(spec, side, len(given[0]), [mode.name])[mode.name]["peak_gib"]
+
+
+def one_step(mode: Mode, optimizer: torch.optim.Optimizer, given: Sequence[Tensor]) -> tuple[float, float]:
+    """Seconds of a whole step; GiB that a card allocated in it at most, beside what there was before."""
+    device, before = given[0].device, 0
+    mode.prepare()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    started = clock()
+    make_pass(mode, given)
+    make_update(mode, optimizer)
+    if device.type != "cuda":
+        return clock() - started, 0.0
+    torch.cuda.synchronize(device)
+    seconds = clock() - started
+    return seconds, (torch.cuda.max_memory_allocated(device) - before) / 2**30
+
+
+def kernels_of(call: Callable[[], Any], activity: ProfilerActivity = ProfilerActivity.CUDA) -> int | None:
+    """Kernels and copies that a card computes in a call; None where its profiler does not work."""
+    kind = DeviceType.CUDA if activity == ProfilerActivity.CUDA else DeviceType.CPU
+    try:
+        with profile(activities=[activity], acc_events=True) as profiler:
+            call()
+        return sum(event.count for event in profiler.key_averages() if event.device_type == kind) or None
+    except RuntimeError as error:
+        print(f"kernels are not counted: {error}", flush=True)
+        return None
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -326,57 +476,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a row for each mode of each size, with how many times as fast as diffusers without and with
-    checkpointing it is."""
-    lines = [
-        "| model | px | batch | mode | s a step | faster than diffusers | than with checkpointing | GiB | TFLOP "
-        "| calls |"
-    ]
-    lines.append("| --- " * 10 + "|")
-    for result in results:
-        times = {name: row["median_seconds"] for name, row in result["timed"].items()}
-        for name in dict.fromkeys([*result["timed"], *result["counted"]]):
-            ratios = [
-                f"{times[peer] / times[name]:.2f}x" if peer in times and name in times else "" for peer in PEERS
-            ]
-            counts = result["counted"].get(name, {})
-            cells = [result["model"], result["resolution"], result["batch"], name]
-            cells += [f"{times[name]:.2f}" if name in times else "", *ratios]
-            gib = memory_of(result["timed"].get(name, {}), counts)
-            cells += ["" if gib is None else f"{gib:.2f}", f"{counts['tflop']:.2f}" if counts else ""]
-            cells.append(f"{counts['calls'] + counts['update_calls']}" if counts else "")
-            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def memory_of(timed: dict[str, Any], counts: dict[str, float]) -> float | None:
-    """GiB: what a card allocated, the network's weights with it; elsewhere what lived at once beside the weights."""
-    known = [timed.get("peak_allocated_gib"), counts.get("peak_gib"), timed.get("peak_gib")]
-    return next((float(gib) for gib in known if gib is not None), None)
-
-
-def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Seconds against memory, a panel for each size, a point for each mode. Left and low is good."""
-    panels = [result for result in results if result["timed"]]
-    figure = Figure(figsize=(6.0 * len(panels), 4.5), layout="constrained")
-    for result, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
-        for name, row in result["timed"].items():
-            gib = memory_of(row, result["counted"].get(name, {}))
-            if gib is not None:
-                ours = name in OURS
-                axes.plot(
-                    gib, row["median_seconds"], "o" if ours else "s", color="tab:blue" if ours else "tab:orange"
-                )
-                axes.annotate(name, (gib, row["median_seconds"]), xytext=(5, 5), textcoords="offset points")
-        axes.set(title=f"{result['model']}, {result['resolution']} px, batch {result['batch']}", xlabel="GiB")
-        axes.set(ylabel="seconds a step", xlim=(0, None), ylim=(0, None))
-        axes.margins(0.25)
-    figure.savefig(path, dpi=100)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare a training step with that of diffusers and PEFT."""
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's words."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", choices=list(MODELS), default="sdxl")
     parser.add_argument("--resolution", type=int, nargs="+", default=[512])
@@ -384,8 +485,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--modes",
         nargs="+",
-        choices=[*PEERS, *OURS, *GRAPHS],
-        help="by default the peers, keep, ff and block; on a card also as graphs",
+        choices=[*PEERS, *OURS, *GRAPHS, *LOW],
+        help="by default the peers, keep, ff and block; on a card also as graphs, in fewer bits and streamed",
     )
     parser.add_argument("--kohya", type=Path, help="a checkout of sd-scripts, which is then timed too (SDXL)")
     parser.add_argument("--device", default="auto")
@@ -394,33 +495,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--count-only", action="store_true", help="memory and operations alone, which needs no machine"
     )
+    parser.add_argument("--no-count", dest="count", action="store_false", help="only time, which a card is lent for")
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare a training step with that of diffusers and PEFT."""
+    given = parsed(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
     device, spec = pick_device(given.device), MODELS[given.model]
     if given.kohya is not None and given.model != "sdxl":
         raise UserError("--kohya is for --model sdxl, which is the one network it has.", fix="--model sdxl")
-    usual = ["keep", "ff", "block", *(GRAPHS if device.type == "cuda" else ())]
+    usual = ["keep", "ff", "block", *((*GRAPHS, *LOW) if device.type == "cuda" else ())]
     chosen = [*(given.modes or [*PEERS, *usual]), *(KOHYA if given.kohya else ())]
     if device.type != "cuda" and set(chosen) & set(GRAPHS):
         raise UserError("graphs are for a CUDA card, and there is none here.", fix="leave them out of --modes")
-    results = []
+    told, results = read_results(given.out, machine(device), count_only=given.count_only)
     for resolution in given.resolution:
         for batch in given.batch:
-            result: dict[str, Any] = {"model": given.model, "resolution": resolution, "batch": batch, "timed": {}}
-            result["counted"] = counted(spec, resolution, batch, chosen)
-            if not given.count_only:
-                result["timed"] = timed(
-                    spec, resolution, batch, chosen, device=device, rounds=given.rounds, checkout=given.kohya
+            result = result_of(results, given.model, resolution, batch)
+            missing = [name for name in chosen if name not in result["counted"]] if given.count else []
+            result["counted"] |= counted(spec, resolution, batch, missing)
+            missing = [name for name in chosen if name not in result["timed"]]
+            if missing and not given.count_only:
+                result["timed"] |= timed(
+                    spec, resolution, batch, missing, device=device, rounds=given.rounds, checkout=given.kohya
                 )
-            results.append(result)
-    told = {**machine(device), **({"kohya": commit_of(given.kohya)} if given.kohya else {})}
-    write_text(given.out / "step.json", json.dumps({**told, "results": results}, indent=1) + "\n")
-    write_text(given.out / "step.md", table(results))
-    if not given.count_only:
-        draw(results, given.out / "step.png")
+            write_results(given.out, told, results)
     print(table(results))
+
+
+def read_results(
+    out: Path, told: dict[str, Any], *, count_only: bool = False
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is in the folder already, and what it was measured on; counting needs no machine.
+
+    Raises:
+        UserError: it was measured with another machine or other versions.
+    """
+    try:
+        found = json.loads((out / "step.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return told, []
+    before, results = {key: value for key, value in found.items() if key != "results"}, list(found["results"])
+    others = {key: before.get(key) for key in told if key != "date" and before.get(key) != told[key]}
+    if count_only or not any(result["timed"] for result in results):
+        return (before if count_only else told), results
+    if others:
+        words = ", ".join(f"{key} {value}, now {told[key]}" for key, value in others.items())
+        raise UserError(f"{out / 'step.json'} was measured otherwise: {words}.", fix="name another --out")
+    return before, results
+
+
+def result_of(results: list[dict[str, Any]], model: str, resolution: int, batch: int) -> dict[str, Any]:
+    """The place of a size among the results."""
+    key: dict[str, Any] = {"model": model, "resolution": resolution, "batch": batch}
+    for result in results:
+        if all(result[name] == value for name, value in key.items()):
+            return result
+    results.append({**key, "timed": {}, "counted": {}})
+    return results[-1]
+
+
+def write_results(out: Path, told: Mapping[str, Any], results: Sequence[dict[str, Any]]) -> None:
+    """JSON, table and picture."""
+    write_text(out / "step.json", json.dumps({**told, "results": results}, indent=1) + "\n")
+    write_text(out / "step.md", table(results))
+    if any(result["timed"] for result in results):
+        draw(results, out / "step.png")
 
 
 if __name__ == "__main__":

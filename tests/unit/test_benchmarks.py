@@ -1,16 +1,18 @@
 """The benchmark of the bundled model: every goal is held against its figure, and a miss is told."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity
 
 import benchmarks.bundled as benchmark
 import benchmarks.evaluation as evaluation
-from benchmarks import cache_reading, curation_quality, kohya_step, quantised, start_up, step
+from benchmarks import cache_reading, card, curation_quality, kohya_step, quantised, start_up, step
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.curation.rules import Code
 from brushwork.demonstration.run import Demonstration
@@ -20,6 +22,7 @@ from brushwork.models.spec import TINY
 from brushwork.records import read_rows
 from replays import Replays
 
+SMALL = replace(TINY, channels=(32, 64), heads=(1, 2), attention_depth=(0, 2), mid_depth=2, layers_per_block=1)
 RIGHT = {"character": 0.99, "place": 0.98, "camera": 0.97}
 MEASURED: dict[str, Any] = {
     "size in MB": 23.5,
@@ -117,8 +120,9 @@ def test_an_evaluation_that_a_copier_wins_is_not_as_it_should_be() -> None:
     ]
 
 
-def test_a_step_is_timed_beside_diffusers_and_counted(tmp_path: Path) -> None:
-    modes = ["diffusers", "diffusers, checkpointing", "plain", "keep", "block"]
+def test_a_step_is_timed_beside_diffusers_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(step.MODELS, "tiny", SMALL)
+    modes = ["diffusers", "diffusers, checkpointing", "plain", "keep", "block", *step.LOW]
     words = f"--model tiny --resolution 128 --rounds 1 --device cpu --out {tmp_path} --modes"
     step.main([*words.split(), *modes])
 
@@ -133,10 +137,141 @@ def test_a_step_is_timed_beside_diffusers_and_counted(tmp_path: Path) -> None:
     assert counts["keep"]["peak_gib"] < counts["plain"]["peak_gib"]
     assert counts["block"]["peak_gib"] < counts["keep"]["peak_gib"]
     assert counts["keep"]["tflop"] == pytest.approx(counts["plain"]["tflop"], rel=1e-3)
+    kept = {name: row["held_gib"] for name, row in counts.items()}
+    assert kept["block, streamed"] < kept["nf4, block"] < kept["int8, block"] < kept["block"] == kept["keep"]
+    for name, row in counts.items():  # what was planned is what is there
+        assert result["timed"][name]["held_gib"] == pytest.approx(row["held_gib"], rel=0.01), name
     rows = (tmp_path / "step.md").read_text().splitlines()
     assert len(rows) == 2 + len(modes)
     assert "| diffusers | " in rows[2]
     assert "1.00x" in rows[2]
+
+
+def test_a_step_that_was_timed_is_not_timed_again_and_another_machines_are_refused(tmp_path: Path) -> None:
+    words = f"--model tiny --resolution 64 --rounds 1 --device cpu --no-count --out {tmp_path} --modes"
+    step.main([*words.split(), "keep"])
+    first = json.loads((tmp_path / "step.json").read_text())["results"][0]["timed"]["keep"]
+    (tmp_path / "step.png").unlink()
+
+    step.main([*words.split(), "keep", "block"])
+
+    (result,) = json.loads((tmp_path / "step.json").read_text())["results"]
+    assert result["timed"]["keep"] == first
+    assert list(result["timed"]) == ["keep", "block"]
+    assert result["counted"] == {}
+    assert (tmp_path / "step.png").exists()
+    told = {**json.loads((tmp_path / "step.json").read_text()), "torch": "1.0"}
+    (tmp_path / "step.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"was measured otherwise: torch 1\.0, now"):
+        step.main([*words.split(), "keep"])
+
+
+def test_a_mode_that_does_not_fit_is_left_out_and_the_others_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(step.MODELS, "tiny", SMALL)
+    update = step.make_update
+
+    def full(mode: step.Mode, optimizer: torch.optim.Optimizer) -> None:
+        if mode.name == "keep" and optimizer.state:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        update(mode, optimizer)
+
+    monkeypatch.setattr(step, "make_update", full)
+    words = f"--model tiny --resolution 64 --rounds 2 --device cpu --no-count --out {tmp_path} --modes keep block"
+    step.main(words.split())
+
+    assert "keep is left out: memory ran out" in capsys.readouterr().out
+    (result,) = json.loads((tmp_path / "step.json").read_text())["results"]
+    assert {name: len(row["seconds"]) for name, row in result["timed"].items()} == {"block": 2}
+
+
+def measured(parts: Sequence[card.Part], out: Path) -> card.Runs:
+    """Stands in for a card, on which the second part fails."""
+    asked: list[Sequence[str]] = []
+
+    def run(words: Sequence[str], seconds: float) -> str | None:
+        asked.append(words)
+        if len(asked) == 2:
+            return "took longer than 180 s"
+        model, side, batch = words[1], int(words[3]), int(words[5])
+        row = {"median_seconds": 0.1, "held_gib": 5.0, "peak_gib": 3.0, "seconds": [0.1]}
+        names = words[words.index("--modes") + 1 :]
+        rows = {name: {**row, "median_seconds": 0.4 if name in step.PEERS else 0.1} for name in names}
+        results = [
+            *card.results_in(out),
+            {"model": model, "resolution": side, "batch": batch, "timed": rows, "counted": {}},
+        ]
+        (out / "step.json").write_text(json.dumps({"results": results}))
+        return None
+
+    return run
+
+
+def test_a_card_is_measured_in_parts_and_one_that_fails_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = (
+        card.Part("sdxl", 1024, 1),
+        card.Part("sdxl", 512, 1),
+        card.Part("sd15", 512, 1, ("keep", "keep, graph")),
+    )
+    monkeypatch.setattr(card, "PARTS", parts)
+    words = ["--device", "cpu", "--out", str(tmp_path)]
+
+    card.main(words, measured(parts, tmp_path))
+
+    became = json.loads((tmp_path / "card.json").read_text())["parts"]
+    assert became == {
+        "sdxl, 1024 px, batch 1": "measured",
+        "sdxl, 512 px, batch 1": "took longer than 180 s",
+        "sd15, 512 px, batch 1: keep and keep, graph": "measured",
+    }
+    printed = capsys.readouterr().out
+    assert "1 parts failed: sdxl, 512 px, batch 1" in printed
+    written = (tmp_path / "card.md").read_text()
+    assert "| sdxl 1024 px, batch 1, against the fastest other | 4x | 6x | 4.00x: `keep` 0.1000 s" in written
+    assert "| sdxl 512 px, batch 1, against the fastest other | 6x | 10x | not measured |" in written
+    assert "| sdxl 1024 px, batch 1, memory of `keep` | 8.9 GiB | - | 8.00 GiB |" in written
+    assert "| sdxl 1024 px, batch 1, memory of `nf4, block` | 2.1 GiB | - | not measured |" in written
+
+    card.main(words, lambda words, seconds: "it is asked again" if words[3] != "512" or words[1] != "sdxl" else None)
+    assert list(json.loads((tmp_path / "card.json").read_text())["parts"].values()) == ["there", "measured", "there"]
+
+
+def test_no_part_of_a_card_is_begun_when_the_time_is_over(tmp_path: Path) -> None:
+    card.main(["--device", "cpu", "--minutes", "0", "--out", str(tmp_path)], lambda words, seconds: "it was begun")
+
+    became = json.loads((tmp_path / "card.json").read_text())["parts"]
+    assert set(became.values()) == {"no time was left"}
+    assert len(became) == len(card.PARTS)
+
+
+def test_every_part_of_a_card_is_one_that_the_step_understands(tmp_path: Path) -> None:
+    """Each is counted with small networks, as after a call on a card; what cannot be is not asked for."""
+    goals = {(part.model, part.resolution, part.batch) for part in card.PARTS}
+    assert set(card.FASTER) <= goals
+    wanted = {(model, side, batch) for model in ("sdxl", "sd15") for side in (512, 768, 1024) for batch in (1, 4, 8)}
+    assert wanted == goals
+    asked = []
+
+    def noting(words: Sequence[str], seconds: float) -> None:
+        asked.append(step.parsed([*words]))
+
+    card.main(["--tiny", "--count-only", "--out", str(tmp_path)], noting)
+
+    assert all(given.count_only and given.model.startswith("tiny") for given in asked)
+    assert {name for given in asked for name in given.modes} == {*card.OURS, *step.LOW}
+
+
+def test_what_is_started_in_a_call_is_counted_by_the_profiler() -> None:
+    ones = torch.ones(4)
+    few = step.kernels_of(lambda: ones + ones, ProfilerActivity.CPU)
+    many = step.kernels_of(lambda: [ones + ones for _ in range(9)], ProfilerActivity.CPU)
+
+    assert few is not None
+    assert many is not None
+    assert many >= few + 8
 
 
 def test_what_fewer_bits_cost_is_measured_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

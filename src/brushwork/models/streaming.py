@@ -151,10 +151,14 @@ class Streamer:
         return list(self._here)
 
     @property
+    def memories(self) -> list[Tensor]:
+        """The device's memory in which units come and go."""
+        return [*self._free, *(memory for memory, _ in self._here.values())]
+
+    @property
     def device_bytes(self) -> int:
         """What the units take of the device."""
-        memories = [*self._free, *(memory for memory, _ in self._here.values())]
-        return sum(memory.nbytes for memory in memories)
+        return sum(memory.nbytes for memory in self.memories)
 
     def need(self, index: int) -> None:
         """Have a unit on the device, arrived, and the next ones on their way."""
