@@ -177,3 +177,21 @@ def test_a_search_that_is_killed_and_started_again_ends_as_one_that_never_was(fi
         ("trials/trial-0001", inside("trials/trial-0001", 2)),
     ]
     check(film, tmp_path, moments, "--trials", "2", "--repeats", "0")
+
+
+@pytest.mark.full
+def test_so_does_one_with_repeats_and_pruning(film: Path, tmp_path: Path) -> None:
+    """Killed in a repeat of the recipe, in a trial when there is enough to prune by, and in a repeat of the winner."""
+
+    def inside_winner(study: Path) -> bool:
+        return any(row["step"] >= 2 for run in study.glob("winner-*/repeat-1") for row in metrics(run))
+
+    moments = [
+        ("base/repeat-2", inside("base/repeat-2", 2)),
+        ("trials/trial-0007", inside("trials/trial-0007", 1)),
+        ("winner", inside_winner),
+    ]
+    check(film, tmp_path, moments, "--trials", "12", "--blind", "12", "--repeats", "2")
+    told = json.loads((tmp_path / "killed" / "trial_results.json").read_text())
+    assert "pruned" in {row["state"] for row in told["trials"]}
+    assert [len(told["repeats"][what]) for what in ("base", "winner")] == [2, 2]
