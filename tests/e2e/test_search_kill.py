@@ -181,7 +181,7 @@ def test_a_search_that_is_killed_and_started_again_ends_as_one_that_never_was(fi
 
 @pytest.mark.full
 def test_so_does_one_with_repeats_and_pruning(film: Path, tmp_path: Path) -> None:
-    """Killed in a repeat of the recipe, in a trial when there is enough to prune by, and in a repeat of the winner."""
+    """In a repeat of the recipe, in a trial once there is enough to prune by, and in a repeat of the winner."""
 
     def inside_winner(study: Path) -> bool:
         return any(row["step"] >= 2 for run in study.glob("winner-*/repeat-1") for row in metrics(run))
