@@ -12,6 +12,9 @@ from brushwork.atomic import written_beside
 PEERS = ("diffusers", "diffusers, checkpointing")
 THEIRS = ("diffusers", "kohya")
 
+ACROSS = 3
+"""Panels side by side."""
+
 HEAD = (
     "model",
     "px",
@@ -65,8 +68,13 @@ def memory_of(row: Mapping[str, Any]) -> float | None:
 def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Seconds against memory, a panel for each size, a point for each mode. Left and low is good."""
     panels = [result for result in results if result["timed"]]
-    figure = Figure(figsize=(8.0 * len(panels), 5.0), layout="constrained")
-    for result, axes in zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True):
+    across = min(ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(8.0 * across, 5.0 * down), layout="constrained")
+    places = figure.subplots(down, across, squeeze=False).flatten()
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for result, axes in zip(panels, places, strict=False):
         for name, row in result["timed"].items():
             gib, ours = memory_of(row), not name.startswith(THEIRS)
             if gib is None:

@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import brushwork.evaluation.run as evaluating
+import brushwork.generation.generate as generating
 from brushwork.config.load import resolve
 from brushwork.config.schema import SampleConfig
 from brushwork.distributed import current
 from brushwork.errors import UserError
+from brushwork.evaluation.candidates import Folder
+from brushwork.generation.adapters import Wanted
 from brushwork.generation.generate import graphs_of
 from brushwork.generation.graphs import Graphs, graphs_for
 from brushwork.lora.inject import inject
@@ -165,3 +169,18 @@ def test_samples_of_a_run_let_go_of_their_graphs_before_training_goes_on(tmp_pat
         assert card.recorded == step  # both prompts share a graph
 
     assert len(list(tmp_path.glob("*-epoch/*.png"))) == 4
+
+
+def test_a_run_that_insisted_on_graphs_on_its_card_is_drawn_with_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('[sample]\ncuda_graphs = "on"\nsteps = 7\n[train]\nstream = "weights"\n', encoding="utf-8")
+    lora = Wanted(tmp_path)
+    run = Folder(tmp_path, resolve(files=[file]).settings, {})
+
+    drawn_with = generating._settings([lora], None, None, [])
+    evaluated_with = evaluating._settings(run, None, [], draws=True)
+
+    for settings in (drawn_with, evaluated_with):
+        assert (settings.sample.cuda_graphs, settings.sample.steps, settings.train.stream) == ("auto", 7, "off")
+    asked = generating._settings([lora], None, None, ["sample.cuda_graphs=on"])
+    assert asked.sample.cuda_graphs == "on"

@@ -190,7 +190,7 @@ def _path(place: str | Path | None) -> Path | None:
 def _settings(folder: Folder | None, base: str | None, overrides: Sequence[str], *, draws: bool) -> Settings:
     """The run's, computed here; of any other folder, the defaults and the base that is named."""
     files = [folder.path / "settings.toml"] if folder is not None and folder.settings is not None else []
-    here = ["train.device=auto", "train.precision=auto", "train.stream=off"]
+    here = ["train.device=auto", "train.precision=auto", "train.stream=off", "sample.cuda_graphs=auto"]
     if base is not None:
         here += [
             "model.vae=off",

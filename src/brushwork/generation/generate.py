@@ -192,7 +192,7 @@ def _settings(asked: Sequence[Wanted], base: str | None, vae: str | None, overri
     """Those of the first run folder among the LoRAs, so that it is drawn as it was sampled; else the defaults."""
     runs = [lora.run_settings for lora in asked if lora.run_settings is not None]
     # The run may have been on another machine: where it computed says nothing about here.
-    here = ["train.device=auto", "train.precision=auto", "train.stream=off"]
+    here = ["train.device=auto", "train.precision=auto", "train.stream=off", "sample.cuda_graphs=auto"]
     if base is not None:  # another base than the run's has its own VAE and prediction type
         here += ["model.vae=off", "model.prediction=auto", "model.zero_terminal_snr=auto"]
     settings = resolve(files=runs[:1], overrides=[*here, *overrides]).settings
