@@ -6,7 +6,8 @@
 The answer to noisy latents is compared with that of the same base in bf16, as a share of its norm; for the bundled
 base bf16's own distance from float32 stands beside it. The latents are those of frames of the drawn film, with their
 captions, where the base is the bundled one; of another base they are random, and so is the text. The runs differ in
-`model.quantize` alone: the same pictures, noise and timesteps in every step.
+`model.quantize` and `train.compute` alone: the same pictures, noise and timesteps in every step. `int8 rounded` is
+int8 with `train.compute=rounded`, whose products are those of the codes.
 
     OUT/quantised.json     every distance and loss, with versions and machine
     OUT/quantised.md       the tables
@@ -19,7 +20,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,19 +35,21 @@ from brushwork.diffusion.noise import white_noise
 from brushwork.diffusion.prediction import add_noise
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.film.frames import draw_folder, draw_frame
+from brushwork.lean.network import LeanUNet
 from brushwork.models.weights import BUNDLED, Base, open_base
 from brushwork.records import read_rows
 from brushwork.runtime import generator, pick_device, precision_name
 from brushwork.training.run import train
 from bundled.stage import run_script
 
-FORMS: tuple[Quantize, ...] = ("int8", "fp8", "nf4")
+FORMS = ("int8", "int8 rounded", "fp8", "fp8 rounded", "nf4")
 LEVELS = (1, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999)
 FRAMES = 4
 SMOOTHED_OVER = 20
 """Steps whose mean is drawn."""
 
 COLOURS = {"off": "#444444", "bf16": "#888888", "int8": "#2f5d8a", "fp8": "#b5482a", "nf4": "#2f8a6b"}
+COLOURS |= {"int8 rounded": "#7fb0dd", "fp8 rounded": "#e59a80"}
 
 
 @torch.no_grad()
@@ -67,11 +70,13 @@ def shown(base: Base, resolution: int) -> list[Tensor]:
 
 @torch.no_grad()
 def answers(
-    base: Base, form: Quantize, given: Sequence[Tensor], dtype: torch.dtype, levels: Sequence[int]
+    base: Base, form: str, given: Sequence[Tensor], dtype: torch.dtype, levels: Sequence[int]
 ) -> list[Tensor]:
     """The network's answer at each level, float32 on the CPU."""
     device = pick_device()
-    unet = replace(base, quantize=form).load_unet(dtype=dtype, device=device)
+    quantize, compute = _settings(form)
+    unet = replace(base, quantize=quantize).load_unet(dtype=dtype, device=device)
+    network = LeanUNet(unet, in_codes=True) if compute == "rounded" else unet
     latents, context, *more = given
     noise = torch.cat([white_noise((1, *latents.shape[1:]), generator(n, "noise")) for n in range(len(latents))])
     text = [context.to(device, dtype), *(tensor.to(device) for tensor in more)]
@@ -79,9 +84,15 @@ def answers(
     for level in levels:
         timesteps = torch.full((len(latents),), level)
         noisy = add_noise(latents, noise, *schedule.alpha_sigma(timesteps))
-        found.append(unet(noisy.to(device, dtype), timesteps.to(device), *text).float().cpu())
+        found.append(network(noisy.to(device, dtype), timesteps.to(device), *text).float().cpu())
         print(f"{form}, {precision_name(dtype)}, timestep {level}", flush=True)
     return found
+
+
+def _settings(form: str) -> tuple[Quantize, str]:
+    """`model.quantize` and `train.compute`"""
+    quantize, _, compute = form.partition(" ")
+    return cast(Quantize, quantize), compute or "dense"
 
 
 def distances(base: Base, resolution: int, levels: Sequence[int]) -> dict[str, list[float]]:
@@ -106,17 +117,24 @@ def losses(out: Path, *, steps: int, resolution: int) -> dict[str, dict[str, Any
     draw_folder(out / "heldout", count=8, size=resolution, seed=900)
     found = {}
     for form in ("off", *FORMS):
-        settings = [f"model.quantize={form}", f"train.max_steps={steps}", "train.epochs=off", "lora.rank=8"]
+        quantize, compute = _settings(form)
+        settings = [f"model.quantize={quantize}", f"train.compute={compute}"]
+        settings += [f"train.max_steps={steps}", "train.epochs=off", "lora.rank=8"]
         settings += ["optimizer.learning_rate=5e-4", f"data.resolution={resolution}", "save.every_epochs=off"]
         settings += [f"validation.data={(out / 'heldout').as_posix()}", "validation.every_epochs=off"]
         settings += [f"validation.every_steps={steps}"]
-        train(out / "frames", out=out / f"run-{form}", overrides=settings)
-        rows = read_rows(out / f"run-{form}" / "metrics.jsonl")
+        train(out / "frames", out=out / _run(form), overrides=settings)
+        rows = read_rows(out / _run(form) / "metrics.jsonl")
         found[form] = {
             "loss": [row["loss"] for row in rows],
             "held_out_loss": [row["held_out_loss"] for row in rows if row.get("held_out_loss") is not None][-1],
         }
     return found
+
+
+def _run(form: str) -> str:
+    """The folder of its run."""
+    return f"run-{form.replace(' ', '-')}"
 
 
 def tables(result: Mapping[str, Any]) -> str:

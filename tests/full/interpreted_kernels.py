@@ -110,6 +110,34 @@ def test_the_gate_of_a_feed_forward_layer(width: int, dtype: torch.dtype) -> Non
     near(d_found, PLAIN.gated_gradient(d.float().clone(), both.float()), PLAIN.gated_gradient(d.clone(), both))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("width", [640, 1280, 5120, 36])
+def test_rows_are_rounded_to_int8(width: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(width)
+    rows, factors = torch.randn(5, width, device=DEVICE).to(dtype), torch.rand(width, device=DEVICE) + 0.5
+    rows[2] = 0
+    for given in (None, factors):
+        found, scales = FUSED.rounded(rows, given, torch.int8)
+        wanted, others = PLAIN.rounded(rows, given, torch.int8)
+
+        torch.testing.assert_close(scales, others, rtol=1e-6, atol=0)
+        # A number that lies midway between two codes, but for the last bit, may become either.
+        assert int((found.int() - wanted.int()).abs().max()) <= 1
+        assert float((found != wanted).float().mean()) < 0.01
+
+
+@pytest.mark.parametrize("sums", [torch.int32, torch.float32])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_sums_of_codes_are_scaled(dtype: torch.dtype, sums: torch.dtype) -> None:
+    torch.manual_seed(0)
+    given = (torch.randn(5, 1300, device=DEVICE) * 1e5).to(sums)
+    scales, factors = torch.rand(5, 1, device=DEVICE) * 1e-3, torch.rand(1300, device=DEVICE) * 1e-2
+    bias = torch.randn(1300, device=DEVICE).to(dtype)
+    for columns in ((None, None), (factors, None), (factors, bias)):
+        truth = PLAIN.scaled(given, scales, *columns, torch.float32)
+        near(FUSED.scaled(given, scales, *columns, dtype), truth, PLAIN.scaled(given, scales, *columns, dtype))
+
+
 def test_a_network_computed_with_them_answers_as_with_pytorchs() -> None:
     torch.manual_seed(0)
     spec = replace(TINY, channels=(8, 16, 16), heads=(1, 2, 2), attention_depth=(0, 1, 1), norm_groups=4)

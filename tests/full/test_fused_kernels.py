@@ -22,6 +22,14 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "group_slopes": {"x": HALF, "d_y": HALF, **SLOPES},
     "group_gradient": {"x": HALF, "d_y": HALF, "d_x": HALF, **SLOPES},
     "gate": {"both": HALF, "y": HALF, "width": "i32"},
+    "rows_rounded": {"rows": HALF, "factors": WHOLE, "codes": "*i8", "scales": WHOLE, "width": "i32"},
+    "sums_scaled": {
+        "sums": "*i32",
+        "y": HALF,
+        **dict.fromkeys(("scales", "factors"), WHOLE),
+        "bias": HALF,
+        "width": "i32",
+    },
     "gate_gradient": {"both": HALF, "d_y": HALF, "d_both": HALF, "width": "i32"},
 }
 
@@ -44,11 +52,25 @@ def test_every_kernel_compiles_for_cards_of_three_kinds(name: str, capability: i
 
     kernel = getattr(triton_kernels, name)
     for known in (True, False):
-        constants = {"BLOCK": 1024, "SILU": known, "KNOWN": known}
+        flags = ("SILU", "KNOWN", "WHOLE", "HAS_FACTORS", "HAS_BIAS")
+        constants = {"BLOCK": 1024, "LARGEST": 127.0, **dict.fromkeys(flags, known)}
         constants = {key: value for key, value in constants.items() if key in kernel.arg_names}
         signature = {key: ARGUMENTS[name].get(key, CONSTANT) for key in kernel.arg_names}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
         assert compiled(source, target=GPUTarget("cuda", capability, 32)).asm["cubin"]
+
+
+def test_rows_are_rounded_to_fp8_by_cards_that_have_it() -> None:
+    from triton import compile as compiled
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from brushwork.lean.triton_kernels import rows_rounded
+
+    signature = dict.fromkeys(rows_rounded.arg_names, CONSTANT) | ARGUMENTS["rows_rounded"] | {"codes": "*fp8e4nv"}
+    constants = {"BLOCK": 1024, "LARGEST": 448.0, "WHOLE": False, "HAS_FACTORS": True}
+    source = ASTSource(fn=rows_rounded, signature=signature, constexprs=constants)
+    assert compiled(source, target=GPUTarget("cuda", 89, 32)).asm["cubin"]
 
 
 def test_every_kernel_gives_pytorchs_numbers() -> None:

@@ -275,15 +275,16 @@ def test_what_is_started_in_a_call_is_counted_by_the_profiler() -> None:
 
 
 def test_what_fewer_bits_cost_is_measured_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantised, "FORMS", ("int8", "nf4"))
+    monkeypatch.setattr(quantised, "FORMS", ("int8", "int8 rounded", "nf4"))
     quantised.main(["--resolution", "64", "--levels", "10", "900", "--steps", "1", "--out", str(tmp_path)])
 
     found = json.loads((tmp_path / "quantised.json").read_text())
     assert {"torch", "date", "machine", "threads"} <= found.keys()
     far = {name: max(row) for name, row in found["distances"].items()}
-    assert list(far) == ["bf16", "int8", "nf4"]
+    assert list(far) == ["bf16", "int8", "int8 rounded", "nf4"]
     assert far["int8"] < far["nf4"] < 0.3
-    assert [len(row["loss"]) for row in found["losses"].values()] == [1, 1, 1]
+    assert far["int8 rounded"] not in (far["int8"], far["nf4"])
+    assert [len(row["loss"]) for row in found["losses"].values()] == [1, 1, 1, 1]
     assert "| nf4 | " in (tmp_path / "quantised.md").read_text()
     assert (tmp_path / "distance.png").stat().st_size > 5000
     assert (tmp_path / "loss.png").stat().st_size > 5000

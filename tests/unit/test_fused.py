@@ -15,7 +15,7 @@ from torch import Tensor
 from brushwork.config.load import resolve
 from brushwork.errors import UserError
 from brushwork.lean import fused
-from brushwork.lean.fused import Fused, choose_pointwise, planned_pointwise
+from brushwork.lean.fused import Fused, choose_pointwise, planned_pointwise, refuse_if_missing
 from brushwork.lean.network import LeanUNet, Recompute
 from brushwork.lean.pointwise import PLAIN, Pointwise
 from brushwork.lora.inject import inject
@@ -56,6 +56,23 @@ class ByPyTorch:
             read = both.detach().requires_grad_()
             value, gate = read.split(width, dim=1)
             return d_both.copy_(torch.autograd.grad(value * F.gelu(gate), read, d)[0])
+
+    def rows_rounded(
+        self, grid: Any, rows: Tensor, factors: Tensor, codes: Tensor, *more: Any, **constants: Any
+    ) -> Tensor:
+        scales, width = more
+        assert grid == (len(rows),)
+        assert rows.shape[1] == width
+        given = rows.float() * (factors if constants["HAS_FACTORS"] else 1.0)
+        scales.copy_(given.abs().amax(dim=1, keepdim=True) / constants["LARGEST"])
+        found = given / scales.where(scales > 0, 1.0)
+        codes.copy_(found.round() if constants["WHOLE"] else found)
+        return scales
+
+    def sums_scaled(self, grid: Any, sums: Tensor, y: Tensor, scales: Tensor, *more: Any, **constants: Any) -> Tensor:
+        factors, bias, _ = more
+        found = sums.float() * scales * (factors if constants["HAS_FACTORS"] else 1.0)
+        return y.copy_(found + (bias if constants["HAS_BIAS"] else 0.0))
 
     def group_moments(
         self, grid: Any, x: Tensor, means: Tensor, squares: Tensor, *sizes: int, **constants: Any
@@ -140,8 +157,8 @@ def test_kernels_that_give_other_numbers_are_left_and_it_is_told(
     caplog.set_level(logging.INFO, "brushwork")
     unet = UNet(TINY)
 
-    def choose(asked: Any, start: Any) -> Pointwise:
-        return choose_pointwise(asked, unet, dtype=torch.bfloat16, device=CPU, kernels=Fused(start))
+    def choose(asked: Any, start: Any, code: torch.dtype | None = None) -> Pointwise:
+        return choose_pointwise(asked, unet, dtype=torch.bfloat16, device=CPU, code=code, kernels=Fused(start))
 
     def fails(*given: Any, **constants: Any) -> None:
         raise OSError("no compiler was found\nand more of it")
@@ -151,6 +168,12 @@ def test_kernels_that_give_other_numbers_are_left_and_it_is_told(
     assert set(right.names) == KERNELS, "one was not tried"
     for wrong in ("group_normed", "group_gradient", "gate", "gate_gradient"):
         assert choose("auto", ByPyTorch(wrong)) is PLAIN, wrong
+    for code in (torch.int8, torch.float8_e4m3fn):
+        right = ByPyTorch()
+        assert choose("auto", right, code) == Fused(right)
+        assert {"rows_rounded", "sums_scaled"} <= set(right.names)
+        for wrong in ("rows_rounded", "sums_scaled"):
+            assert choose("auto", ByPyTorch(wrong), code) is PLAIN, wrong
     assert choose("auto", fails) is PLAIN
     told = [record.getMessage() for record in caplog.records]
     assert "gave PyTorch's numbers" in told[0]
@@ -170,6 +193,9 @@ def test_without_a_card_or_triton_pytorch_computes_and_on_is_refused(
     assert not caplog.records, "on a CPU nobody asked for a card's kernels"
     with pytest.raises(UserError, match="the device is cpu"):
         choose_pointwise("on", unet, dtype=torch.float32, device=CPU)
+    with pytest.raises(UserError, match="the device is cpu"):
+        refuse_if_missing("on", CPU)
+    refuse_if_missing("auto", CPU)
     monkeypatch.setattr(fused, "has_triton", lambda: False)
     assert choose_pointwise("auto", unet, dtype=torch.bfloat16, device=card) is PLAIN
     assert "no fused kernels (Triton is not installed (pip install triton))" in caplog.text

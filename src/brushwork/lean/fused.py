@@ -21,6 +21,7 @@ from brushwork.errors import UserError
 from brushwork.lean.norms import Statistics
 from brushwork.lean.pointwise import PLAIN, Again, Pointwise
 from brushwork.models.attention import GEGLU
+from brushwork.models.rounded import LARGEST
 
 logger = logging.getLogger("brushwork")
 
@@ -88,6 +89,26 @@ class Fused:
         self._start("gate_gradient", grid, both, d_gated.contiguous(), d_both, width, BLOCK=COLUMNS)
         return d_both
 
+    def rounded(self, rows: Tensor, factors: Tensor | None, code: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See `Pointwise`."""
+        rows = rows.contiguous()
+        codes, scales = torch.empty_like(rows, dtype=code), rows.new_empty(len(rows), 1, dtype=torch.float32)
+        given = (rows if factors is None else factors.contiguous(), codes, scales, rows.shape[1])
+        constants = {"HAS_FACTORS": factors is not None, "WHOLE": code == torch.int8}
+        self._start("rows_rounded", (len(rows),), rows, *given, **constants, LARGEST=LARGEST[code], BLOCK=COLUMNS)
+        return codes, scales
+
+    def scaled(
+        self, sums: Tensor, scales: Tensor, factors: Tensor | None, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """See `Pointwise`."""
+        sums = sums.contiguous()
+        y, (rows, width) = torch.empty_like(sums, dtype=dtype), sums.shape
+        columns = (scales if each is None else each.contiguous() for each in (factors, bias))
+        constants = {"HAS_FACTORS": factors is not None, "HAS_BIAS": bias is not None, "BLOCK": COLUMNS}
+        self._start("sums_scaled", (rows, -(-width // COLUMNS)), sums, y, scales, *columns, width, **constants)
+        return y
+
     def _normed(self, x: Tensor, statistics: Statistics, norm: nn.GroupNorm, *, known: bool, silu: bool) -> Tensor:
         y, (grid, sizes) = torch.empty_like(x), shape_of_groups(x, norm)
         means, squares = (x.new_empty(() if known else grid, dtype=torch.float32) for _ in range(2))
@@ -142,12 +163,19 @@ def shape_of_groups(x: Tensor, norm: nn.GroupNorm) -> tuple[tuple[int, int], tup
 
 
 def choose_pointwise(
-    asked: Asked, unet: nn.Module, *, dtype: torch.dtype, device: torch.device, kernels: Pointwise = FUSED
+    asked: Asked,
+    unet: nn.Module,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    code: torch.dtype | None = None,
+    kernels: Pointwise = FUSED,
 ) -> Pointwise:
     """How norms and gates of the network are computed here: fused where that can be and gives PyTorch's numbers.
 
     Args:
         asked: `train.fused`
+        code: in which rows are rounded; None where none are.
 
     Raises:
         UserError: it is `on`, and cannot be.
@@ -155,7 +183,7 @@ def choose_pointwise(
     if asked == "off":
         return PLAIN
     missing = why_not(device)
-    why = missing or differing(kernels, unet, dtype=dtype, device=device)
+    why = missing or differing(kernels, unet, dtype=dtype, device=device, code=code)
     if why is None:
         logger.info("norms and gates are computed by fused kernels, which gave PyTorch's numbers (train.fused)")
         return kernels
@@ -165,6 +193,17 @@ def choose_pointwise(
         told = logging.INFO if missing else logging.WARNING
         logger.log(told, "no fused kernels (%s): norms and gates are computed by PyTorch's own", why)
     return PLAIN
+
+
+def refuse_if_missing(asked: Asked, device: torch.device) -> None:
+    """Stop where they are insisted on and cannot be, before anything is loaded.
+
+    Raises:
+        UserError: see above.
+    """
+    why = why_not(device)
+    if asked == "on" and why is not None:
+        raise UserError(f"train.fused = on, and it cannot be: {why}.", fix="--set train.fused=auto")
 
 
 def planned_pointwise(asked: Asked, device: torch.device) -> Pointwise:
@@ -187,14 +226,16 @@ def has_triton() -> bool:
 
 
 @torch.no_grad()
-def differing(fused: Pointwise, unet: nn.Module, *, dtype: torch.dtype, device: torch.device) -> str | None:
+def differing(
+    fused: Pointwise, unet: nn.Module, *, dtype: torch.dtype, device: torch.device, code: torch.dtype | None = None
+) -> str | None:
     """Compute with every width of norm and gate that the network has, once, and hold it against PyTorch's kernels.
 
     Returns:
         What is wrong; None where nothing is.
     """
     try:
-        for name, found, wanted in trials(fused, unet, dtype=dtype, device=device):
+        for name, found, wanted in trials(fused, unet, dtype=dtype, device=device, code=code):
             error = float((found.float() - wanted.float()).norm())
             if not error <= MOST_ERROR * float(wanted.float().norm()):
                 return f"{name} is not what PyTorch computes"
@@ -204,7 +245,7 @@ def differing(fused: Pointwise, unet: nn.Module, *, dtype: torch.dtype, device: 
 
 
 def trials(
-    fused: Pointwise, unet: nn.Module, *, dtype: torch.dtype, device: torch.device
+    fused: Pointwise, unet: nn.Module, *, dtype: torch.dtype, device: torch.device, code: torch.dtype | None
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """What is computed, by these kernels and by PyTorch's: every width of a norm or gate, maps of every side."""
     norms = {(n.num_channels, n.num_groups): n for n in unet.modules() if isinstance(n, nn.GroupNorm)}
@@ -226,6 +267,14 @@ def trials(
         yield f"the gate of {width}", fused.gated(both), PLAIN.gated(both)
         wanted = PLAIN.gated_gradient(d.clone(), both)
         yield f"the gradient of the gate of {width}", fused.gated_gradient(d, both), wanted
+    if code is not None:
+        rows, factors, bias = drawn(33, 1300), drawn(1300).float(), drawn(1300)
+        sums = drawn(33, 1300).mul(1000).to(torch.int32 if code == torch.int8 else torch.float32)
+        found, wanted = (codes.float() * s for codes, s in (by.rounded(rows, factors, code) for by in (fused, PLAIN)))
+        yield "the rounding of rows", found, wanted
+        scales = factors[:33, None].contiguous()
+        found, wanted = (by.scaled(sums, scales, factors, bias, dtype) for by in (fused, PLAIN))
+        yield "what follows a product of codes", found, wanted
 
 
 def _norm_and_back(by: Pointwise, x: Tensor, d: Tensor, norm: nn.GroupNorm, *, silu: bool) -> list[Tensor]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brushwork.lean.attention import attend
+from brushwork.lean.codes import in_codes
 from brushwork.lean.functions import (
     added_map,
     added_product,
@@ -52,6 +53,7 @@ class LeanUNet:
         recompute: one policy for every block, or a choice for each by its path, such as `mid_block.resnets.0`.
         offload: where what is kept for the gradient waits, if not where it was made.
         pointwise: how norms of groups and gates are computed.
+        in_codes: whether Linears whose weights are kept as int8 or fp8 are multiplied so.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class LeanUNet:
         *,
         offload: Offload | None = None,
         pointwise: Pointwise = PLAIN,
+        in_codes: bool = False,
     ) -> None:
         self.unet = unet
         self._by = pointwise
+        self._in_codes = in_codes
         self._offload = offload
         self._weights: dict[int, FrozenWeight] = {}
         self._policies: dict[int, Recompute] = {}
@@ -202,19 +206,24 @@ class LeanUNet:
         first = base_layer(layers[0])
         weight = self._weights.get(id(first))
         if weight is None:
-            weight = frozen_weight(first)
+            weight = self._coded([first]) or frozen_weight(first)
         return product_of(weight, layers, on_map=on_map)
 
     def _fuse(self, layers: Sequence[nn.Module]) -> None:
         """Make one tensor of the weights of layers that read the same, and the plain layers' weights views of it."""
         bases = [cast(nn.Linear, base_layer(layer)) for layer in layers]
         if is_rounded(bases[0]):
-            self._weights[id(bases[0])] = Stacked([cast(RoundedLinear, base).stored for base in bases])
+            self._weights[id(bases[0])] = self._coded(bases) or Stacked(
+                [cast(RoundedLinear, base).stored for base in bases]
+            )
             return
         together = torch.cat([base.weight.detach() for base in bases])  # (O, I)
         for base, part in zip(bases, torch.split(together, [base.out_features for base in bases]), strict=True):
             base.weight.data = part
         self._weights[id(bases[0])] = Dense(together)
+
+    def _coded(self, layers: Sequence[nn.Module]) -> FrozenWeight | None:
+        return in_codes(layers, self._by) if self._in_codes else None
 
 
 def frozen_weight(layer: nn.Module) -> FrozenWeight:

@@ -1,9 +1,11 @@
-"""What lies between two products: a norm of groups with or without SiLU, and the gate of a feed-forward layer.
+"""What lies between two products: a norm of groups with or without SiLU, the gate of a feed-forward layer, and where
+products are of rounded numbers, the rounding before them and the scales behind.
 
 How they are computed can be chosen: `Plain` calls PyTorch's own kernels, one after the other, and defines the
 numbers; `fused.Fused` computes the same in one or two kernels.
 
 Shapes in this file:  B pictures   C channels   G groups   H, W height and width   N rows   M width of the gate
+I, O numbers of a row
 """
 
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brushwork.lean.norms import Statistics, group_norm, group_norm_gradient
+from brushwork.models.rounded import LARGEST
 
 
 class Again(Protocol):
@@ -41,6 +44,14 @@ class Pointwise(Protocol):
 
     def gated_gradient(self, d_gated: Tensor, both: Tensor) -> Tensor:
         """(N, M) -> (N, 2M); `d_gated` is not needed afterwards and may be written over."""
+
+    def rounded(self, rows: Tensor, factors: Tensor | None, code: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Rows (N, I), times factors (I,), -> codes (N, I) and the scale of each row (N, 1), float32."""
+
+    def scaled(
+        self, sums: Tensor, scales: Tensor, factors: Tensor | None, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """Sums (N, O) of products of codes -> (N, O): times scales (N, 1) and factors (O,), plus bias (O,)."""
 
 
 @dataclass
@@ -93,6 +104,21 @@ class Plain:
         d_value.copy_(F.gelu(gate).mul_(d_gated))
         d_gate.copy_(torch.ops.aten.gelu_backward(d_gated.mul_(value), gate))
         return d_both
+
+    def rounded(self, rows: Tensor, factors: Tensor | None, code: torch.dtype) -> tuple[Tensor, Tensor]:
+        """See `Pointwise`."""
+        wide = rows.float() if factors is None else rows.float() * factors
+        scales = wide.abs().amax(dim=1, keepdim=True) / LARGEST[code]
+        wide = (wide / torch.where(scales > 0, scales, 1.0)).clamp_(-LARGEST[code], LARGEST[code])
+        return (wide.round_() if code == torch.int8 else wide).to(code), scales
+
+    def scaled(
+        self, sums: Tensor, scales: Tensor, factors: Tensor | None, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        """See `Pointwise`."""
+        wide = sums.float() * scales
+        wide = wide if factors is None else wide.mul_(factors)
+        return (wide if bias is None else wide.add_(bias)).to(dtype)
 
 
 PLAIN = Plain()

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from brushwork.lean.codes import InCodes
 from brushwork.lean.flat import in_type, stacked
 from brushwork.lean.products import Product
 
@@ -24,7 +25,10 @@ def multiply(rows: Tensor, product: Product, *, shape: torch.Size) -> tuple[Tens
     Args:
         shape: what N stands for, e.g. (B, T): dropout is drawn for that shape.
     """
-    y = F.linear(rows, matrix(product), product.bias)
+    if isinstance(product.weight, InCodes):
+        y = product.weight.multiply(rows, product.bias)
+    else:
+        y = F.linear(rows, matrix(product), product.bias)
     if not product.branches:
         return y, []
     kept = narrow(rows, product, shape=shape)
@@ -84,6 +88,8 @@ def gradients(
 
 def product_of_gradients(wanted: Sequence[Tensor], product: Product) -> Tensor:
     """d_y W, summed over the layers: (N, O) each -> (N, I)"""
+    if isinstance(product.weight, InCodes):
+        return product.weight.multiply_back(wanted)
     first, *others = zip(wanted, torch.split(matrix(product), list(product.widths)), strict=True)
     d_rows: Tensor = first[0] @ first[1]
     for d_y, weight in others:

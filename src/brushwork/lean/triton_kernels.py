@@ -1,4 +1,4 @@
-"""Norms, SiLU and gates as kernels for a card, in Triton: what PyTorch does in four or five calls is one or two here.
+"""Norms, SiLU, gates and the rounding of rows as kernels for a card, in Triton: several calls of PyTorch's are one.
 
 Imported where a card computes with them and nowhere else. Numbers are read in their own type, computed in float32 and
 rounded once. A group of channels is one stretch of memory, which many programs share: each leaves the moments of its
@@ -164,3 +164,46 @@ def gate_gradient(both, d_y, d_both, width, BLOCK: tl.constexpr):
     d_g = d * v * (below + g * tl.exp(-0.5 * g * g) * 0.3989422804014327)
     tl.store(d_both + start + column, (d * g * below).to(d_both.dtype.element_ty), mask=inside)
     tl.store(d_both + start + width + column, d_g.to(d_both.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def rows_rounded(
+    rows, factors, codes, scales, width,
+    HAS_FACTORS: tl.constexpr, WHOLE: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Each row, times factors, as codes and a scale: its largest number becomes the largest code."""
+    row = tl.program_id(0).to(tl.int64)
+    largest = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        values = tl.load(rows + row * width + column, mask=column < width, other=0.0).to(tl.float32)
+        if HAS_FACTORS:
+            values *= tl.load(factors + column, mask=column < width, other=0.0).to(tl.float32)
+        largest = tl.maximum(largest, tl.abs(values))
+    scale = tl.max(largest, axis=0) / LARGEST
+    tl.store(scales + row, scale)
+    scale = tl.where(scale > 0.0, scale, 1.0)
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        values = tl.load(rows + row * width + column, mask=column < width, other=0.0).to(tl.float32)
+        if HAS_FACTORS:
+            values *= tl.load(factors + column, mask=column < width, other=0.0).to(tl.float32)
+        values = tl.minimum(tl.maximum(values / scale, -LARGEST), LARGEST)
+        if WHOLE:
+            values = tl.floor(values + 0.5)
+        tl.store(codes + row * width + column, values.to(codes.dtype.element_ty), mask=column < width)
+
+
+@triton.jit
+def sums_scaled(
+    sums, y, scales, factors, bias, width, HAS_FACTORS: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """y = sums * scale of the row * factor of the column + bias: (N, O) -> (N, O)"""
+    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < width
+    values = tl.load(sums + row * width + column, mask=inside, other=0).to(tl.float32) * tl.load(scales + row)
+    if HAS_FACTORS:
+        values *= tl.load(factors + column, mask=inside, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        values += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y + row * width + column, values.to(y.dtype.element_ty), mask=inside)

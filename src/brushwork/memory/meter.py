@@ -20,6 +20,9 @@ from torch.utils.flop_counter import flop_registry
 GRAIN = 512
 """Bytes: CUDA's allocator gives memory in pieces of this size."""
 
+TWINS = {"_int_mm": "mm"}
+"""Products that PyTorch has no formula for, and those that make as many operations."""
+
 
 @dataclass
 class Reading:
@@ -116,7 +119,9 @@ def _formula(func: Any) -> Any:
     """How many operations a call makes; `addmm_` makes those of `addmm`. None where it is no product."""
     packet = func._overloadpacket
     name = packet.__name__
-    twin = getattr(torch.ops.aten, name.removesuffix("_"), None) if func.namespace == "aten" else None
+    twin = (
+        getattr(torch.ops.aten, TWINS.get(name, name.removesuffix("_")), None) if func.namespace == "aten" else None
+    )
     return flop_registry.get(packet) or flop_registry.get(twin)
 
 

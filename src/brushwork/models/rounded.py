@@ -36,7 +36,8 @@ NORMAL_FLOAT = (
 )  # fmt: skip
 """The values of nf4: appendix E, arXiv:2305.14314."""
 
-_LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+"""The largest number of each code."""
 
 
 class Rounded(nn.Module, ABC):
@@ -137,8 +138,8 @@ class ByOutput(Rounded):
         step = max(1, PIECE // rows.shape[1])
         for start in range(0, len(rows), step):
             piece = rows[start : start + step].float()
-            scale = piece.abs().amax(dim=1, keepdim=True) / _LARGEST[code]
-            piece = (piece / torch.where(scale > 0, scale, 1.0)).clamp_(-_LARGEST[code], _LARGEST[code])
+            scale = piece.abs().amax(dim=1, keepdim=True) / LARGEST[code]
+            piece = (piece / torch.where(scale > 0, scale, 1.0)).clamp_(-LARGEST[code], LARGEST[code])
             self.codes[start : start + step] = piece.round_() if code == torch.int8 else piece
             self.scales[start : start + step] = scale
 

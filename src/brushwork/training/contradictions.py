@@ -2,6 +2,7 @@
 
 from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
+from brushwork.lean.codes import CODES
 from brushwork.training.loss_settings import refuse_contradictory_loss
 from brushwork.training.optimizers import refuse_unfit_optimizer
 
@@ -82,6 +83,11 @@ def _refuse_what_cannot_be_compiled(settings: Settings) -> None:
 def _refuse_impossible_rounding(settings: Settings) -> None:
     """Stop where weights are to be kept in fewer bits, or elsewhere, and would not stay so."""
     quantize, train = settings.model.quantize, settings.train
+    if train.compute == "rounded" and quantize not in CODES:
+        raise UserError(
+            f"train.compute = rounded multiplies weights of 8 bit as they are kept, and model.quantize = {quantize}.",
+            fix="--set model.quantize=int8, or --set train.compute=dense",
+        )
     if quantize == "off" and train.stream == "off":
         return
     setting, value = ("model.quantize", quantize) if quantize != "off" else ("train.stream", train.stream)

@@ -1,5 +1,6 @@
 """Puts together what computes and what learns: the UNet, an adapter beside it or all of it, the optimizer."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
+from brushwork.lean.codes import CODES, stays_dense
 from brushwork.lean.flat import Flat
 from brushwork.lean.fused import choose_pointwise
 from brushwork.lean.network import LeanUNet
@@ -37,6 +39,8 @@ from brushwork.training.optimizers import in_one_buffer, make_optimizer
 from brushwork.training.passes import EagerPasses, make_passes
 from brushwork.training.sharding import Shards, Whole
 from brushwork.training.step import Network, Objective
+
+logger = logging.getLogger("brushwork")
 
 LEAN_DEVICES = ("cpu", "cuda")
 """Where PyTorch has every kernel that the lean path calls by name."""
@@ -148,8 +152,11 @@ def make_learner(
     flat = None if full else in_one_buffer(learning.parameters, settings.optimizer)
     pointwise: Pointwise = PLAIN
     if is_lean(unet, settings.train, device):
-        pointwise = choose_pointwise(settings.train.fused, unet, dtype=dtype, device=device)
+        code = CODES[settings.model.quantize] if settings.train.compute == "rounded" else None
+        pointwise = choose_pointwise(settings.train.fused, unet, dtype=dtype, device=device, code=code)
     network = network_over(unet, settings.train, device, pointwise=pointwise)
+    if settings.train.compute == "rounded" and (dense := stays_dense(unet)):
+        logger.info("%d Linears are of no width that is multiplied in 8 bit; they are spread out", dense)
     if settings.train.compile:
         compile_blocks(unet)
     separate = SeparateGradients(learning.parameters, learning.copies, shards, device)
@@ -190,7 +197,8 @@ def network_over(unet: UNet, train: TrainConfig, device: torch.device, *, pointw
     if recompute == "auto":
         recompute = "block" if train.checkpointing else "keep"
     offload = Offload(device) if train.stream == "all" else None
-    return LeanUNet(unet, recompute, offload=offload, pointwise=pointwise)
+    in_codes = train.compute == "rounded"
+    return LeanUNet(unet, recompute, offload=offload, pointwise=pointwise, in_codes=in_codes)
 
 
 def is_lean(unet: UNet, train: TrainConfig, device: torch.device) -> bool:

@@ -268,7 +268,7 @@ def _changed(preparation: Preparation) -> Iterator[tuple[list[str], Settings]]:
             yield changes, changed
     for policy in POLICIES[_policy(settings) + 1 :] if _takes_lean(settings) else ():
         yield [f"train.recompute={policy}"], _with(settings, "train", recompute=policy)
-    for form in FEWER_BITS[_bits(settings) :] if _takes_lean(settings) else ():
+    for form in _fewer_bits(settings):
         yield [f"model.quantize={form}"], _with(settings, "model", quantize=form)
     if _takes_lean(settings) and preparation.device.type != "cpu":
         for way in STREAMS[STREAMS.index(settings.train.stream) + 1 :]:
@@ -290,7 +290,7 @@ def _steps(settings: Settings, device: str) -> Iterator[tuple[str, list[str], Se
     elif not train.checkpointing:
         yield "recompute", ["train.checkpointing=true"], _with(settings, "train", checkpointing=True)
     if _takes_lean(settings):
-        for form in FEWER_BITS[_bits(settings) :][:1]:
+        for form in _fewer_bits(settings)[:1]:
             yield form, [f"model.quantize={form}"], _with(settings, "model", quantize=form)
         for way in STREAMS[STREAMS.index(settings.train.stream) + 1 :][:1] if device != "cpu" else ():
             yield "stream", [f"train.stream={way}"], _with(settings, "train", stream=way)
@@ -299,9 +299,12 @@ def _steps(settings: Settings, device: str) -> Iterator[tuple[str, list[str], Se
         yield "batch", [f"train.{key}={value}" for key, value in half.items()], _with(settings, "train", **half)
 
 
-def _bits(settings: Settings) -> int:
-    """Where the next form with fewer bits stands in `FEWER_BITS`; fp8 takes as many as int8."""
-    return {"off": 0, "int8": 1, "fp8": 1, "nf4": 2}[settings.model.quantize]
+def _fewer_bits(settings: Settings) -> tuple[Quantize, ...]:
+    """Forms of fewer bits than the run's own; fp8 takes as many as int8. Codes of 4 bit are not multiplied."""
+    if not _takes_lean(settings):
+        return ()
+    fewer = FEWER_BITS[{"off": 0, "int8": 1, "fp8": 1, "nf4": 2}[settings.model.quantize] :]
+    return fewer if settings.train.compute == "dense" else ()
 
 
 def _takes_lean(settings: Settings) -> bool:

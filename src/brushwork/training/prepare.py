@@ -24,6 +24,8 @@ from brushwork.data.wording import full_text
 from brushwork.diffusion.prediction import check_prediction
 from brushwork.diffusion.schedule import NoiseSchedule
 from brushwork.errors import UserError
+from brushwork.lean.codes import refuse_without_products
+from brushwork.lean.fused import refuse_if_missing
 from brushwork.models.weights import Base, open_configured
 from brushwork.progress import Progress, progress_bar
 from brushwork.runtime import pick_device, pick_dtype
@@ -176,6 +178,9 @@ def prepare(data: Path, settings: Settings, *, on_progress: Progress | None = No
     check_prediction(base.prediction, schedule)
     refuse_foreign_loss(settings.loss, base.prediction)
     device = pick_device(settings.train.device)
+    refuse_if_missing(settings.train.fused, device)
+    if settings.train.compute == "rounded":
+        refuse_without_products(settings.model.quantize, device)
     resolution = settings.data.resolution or base.spec.native_resolution
     buckets = make_buckets(settings.buckets, resolution=resolution, family=base.family)
 
