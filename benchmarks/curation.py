@@ -1,6 +1,7 @@
 """How well `brushwork curate` chooses, on a drawn film whose truth is known.
 
     python -m benchmarks.curation --frames 5000 --out bench
+    python -m benchmarks.curation --frames 5000 --out other --seed 77
     python -m benchmarks.curation --frames 5000 --out bench --encoder openai/clip-vit-large-patch14
 
 Draws the film, references of the lead and counter-examples of the others (frames that the film does not hold),
@@ -28,6 +29,7 @@ from brushwork.curation.choice import choose, coverage
 from brushwork.curation.decisions import Found
 from brushwork.curation.run import look
 from brushwork.distributed import Group
+from brushwork.errors import UserError
 from brushwork.film.frames import draw_folder
 from brushwork.film.scene import cast_without_lead
 from brushwork.film.shots import draw_film
@@ -67,11 +69,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=5000)
     parser.add_argument("--references", type=int, default=32)
     parser.add_argument("--others", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=1, help="another film, with examples of its own")
     parser.add_argument("--keep", type=int, default=400)
     parser.add_argument("--encoder", default="bundled")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(words)
-    draw(asked.out, asked.frames, asked.references, asked.others)
+    draw(asked.out, asked.frames, asked.references, asked.others, seed=asked.seed)
     settings = resolve(overrides=[f"curation.encoder={json.dumps(asked.encoder)}", "curation.min_side=96"]).settings
     figures = measure(asked.out, settings, keep=asked.keep)
     write_text(asked.out / "curation.json", json.dumps(figures, indent=1) + "\n")
@@ -79,14 +82,24 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def draw(out: Path, frames: int, references: int, others: int) -> None:
-    """The film, and examples that are no frames of it; what is there already is taken."""
+def draw(out: Path, frames: int, references: int, others: int, *, seed: int = 1) -> None:
+    """The film, and examples that are no frames of it; what is there already is taken.
+
+    Raises:
+        UserError: what is there was drawn with another seed.
+    """
+    first = (seed - 1) * 1000  # of the examples: each film has its own
+    drawn = out / "seed.txt"
+    before = int(drawn.read_text()) if drawn.is_file() else 1 if (out / "film" / "truth.jsonl").is_file() else seed
+    if before != seed:
+        raise UserError(f"{out} holds the film of seed {before}, not {seed}.", fix="name another --out")
+    write_text(drawn, f"{seed}\n")
     marks = {"film": frames, "references": references, "others": others}
     work: dict[str, Callable[[Path], None]] = {
-        "film": lambda folder: draw_film(folder, frames, seed=1),
-        "references": lambda folder: draw_folder(folder, references, seed=900_000, style="flat"),
+        "film": lambda folder: draw_film(folder, frames, seed=seed),
+        "references": lambda folder: draw_folder(folder, references, seed=900_000 + first, style="flat"),
         "others": lambda folder: draw_folder(
-            folder, others, seed=910_000, style="flat", characters=cast_without_lead()
+            folder, others, seed=910_000 + first, style="flat", characters=cast_without_lead()
         ),
     }
     for name, count in marks.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import brushwork
 from brushwork.cli.app import main
@@ -148,7 +149,7 @@ def test_the_frames_are_only_read(film: Path, tmp_path: Path) -> None:
 def test_a_second_run_with_another_threshold_computes_nothing_again(
     film: Path, done: Curated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("the encoder was asked")
 
     monkeypatch.setattr(Encoder, "embed_prepared", never)
@@ -157,6 +158,15 @@ def test_a_second_run_with_another_threshold_computes_nothing_again(
 
     assert loose.num_kept > done.num_kept
     assert not {"unlike_references", "like_others"} & set(loose.found.counts())
+
+
+def test_the_judge_may_go_by_the_vectors_alone(film: Path, done: Curated, tmp_path: Path) -> None:
+    alone = run(film, tmp_path / "alone", "curation.judge_layer=false").found.likeness
+    beside = done.found.likeness
+    assert torch.allclose(alone.scores, beside.scores, atol=1e-5), "similarity is of the vectors, both times"
+    assert alone.confidence is not None
+    assert beside.confidence is not None
+    assert not torch.allclose(alone.confidence, beside.confidence, atol=1e-3)
 
 
 def test_without_counter_examples_similarity_decides(film: Path, tmp_path: Path) -> None:

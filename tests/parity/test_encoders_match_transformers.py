@@ -62,6 +62,31 @@ def test_a_picture_has_the_vector_that_transformers_gives_it(kind: str, tmp_path
             torch.testing.assert_close(tensor, inputs[name][number], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_the_vector_stands_what_the_layer_before_the_last_gives_for_the_whole_picture(
+    kind: str, tmp_path: Path
+) -> None:
+    folder = write_encoder(tmp_path, kind)
+    encoder = load_encoder(str(folder), device=CPU, dtype=torch.float32)
+    model_class, processor_class = KINDS[kind]
+    model = model_class.from_pretrained(folder).eval()
+    inputs = processor_class.from_pretrained(folder)(PICTURES, return_tensors="pt")
+    tower = getattr(model, "vision_model", model)
+    with torch.no_grad():
+        states = tower(**inputs, output_hidden_states=True).hidden_states
+    theirs = states[-2][:, 0]
+    if kind.startswith("siglip"):  # no token of its own for the whole: the mean of the places that are pictures
+        counted = inputs.get("pixel_attention_mask", torch.ones(len(PICTURES), states[-2].shape[1])).bool()
+        theirs = torch.stack([state[rows].mean(dim=0) for state, rows in zip(states[-2], counted, strict=True)])
+
+    ours = encoder.embed_prepared([encoder.prepare(each) for each in PICTURES], layer=True)
+
+    vectors = encoder.embed_pictures(PICTURES)
+    assert ours.shape[1] == vectors.shape[1] + encoder.layer_width
+    torch.testing.assert_close(ours[:, : -encoder.layer_width], vectors, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours[:, -encoder.layer_width :], F.normalize(theirs, dim=-1), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
 def test_a_text_has_the_vector_that_transformers_gives_it(kind: str, tmp_path: Path) -> None:
     folder = write_encoder(tmp_path, kind)

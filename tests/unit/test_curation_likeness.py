@@ -114,12 +114,12 @@ def test_examples_are_judged_by_what_has_not_seen_them() -> None:
     """Vectors without any meaning are told apart by heart when they are seen, and by chance when they are not."""
     references, others = draws(12), draws(12, purpose="others")
     seen = fit(references, others)
-    told = held_out(references, others)
+    told = held_out(references, others, mirrored=(references, others))
     by_heart = ((seen(references) > 0.5).sum() + (seen(others) < 0.5).sum()) / 24
     unseen = ((told[0] > 0.5).sum() + (told[1] < 0.5).sum()) / 24
     assert by_heart > 0.9
     assert unseen < 0.7
-    few = held_out(references[:1], others[:3])
+    few = held_out(references[:1], others[:3], mirrored=(references[:1], others[:3]))
     assert all(each.isfinite().all() for each in few)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from brushwork.config.schema import DataConfig
@@ -47,9 +48,9 @@ class Counting:
     def __getattr__(self, name: str) -> object:
         return getattr(self.encoder, name)
 
-    def embed_prepared(self, prepared: list[object]) -> Tensor:
+    def embed_prepared(self, prepared: list[object], *, layer: bool = False) -> Tensor:
         self.shown += len(prepared)
-        return self.encoder.embed_prepared(prepared)  # type: ignore[arg-type]
+        return self.encoder.embed_prepared(prepared, layer=layer)  # type: ignore[arg-type]
 
 
 def embed(encoder: object, files: list[Path], cache: Path | None, **options: object) -> Tensor:
@@ -78,6 +79,24 @@ def test_a_second_time_nothing_is_computed_wherever_the_pictures_lie(encoder: En
 
     assert counting.shown == 0
     torch.testing.assert_close(again, first, rtol=0, atol=0)
+
+
+def test_a_layer_and_a_mirror_are_kept_apart_from_the_vectors_and_found_again(
+    encoder: Encoder, tmp_path: Path
+) -> None:
+    files, cache = draw(tmp_path / "pictures"), tmp_path / "cache"
+    plain = embed(encoder, files, cache)
+    seen, turned = embed(encoder, files, cache, layer=True), embed(encoder, files, cache, layer=True, mirrored=True)
+
+    mirrored = [ImageOps.mirror(gradient(40 + n, 50, turn=20 * n)) for n in range(7)]
+    expected = encoder.embed_prepared([encoder.prepare(each) for each in mirrored], layer=True)
+    torch.testing.assert_close(turned, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(seen[:, : -encoder.layer_width], plain, rtol=1e-5, atol=1e-6)
+    counting = Counting(encoder)
+    assert torch.equal(embed(counting, files, cache), plain)
+    assert torch.equal(embed(counting, files, cache, layer=True), seen)
+    assert torch.equal(embed(counting, files, cache, layer=True, mirrored=True), turned)
+    assert counting.shown == 0
 
 
 def test_only_what_is_new_is_computed_and_twins_once(encoder: Encoder, tmp_path: Path) -> None:

@@ -837,6 +837,10 @@ class CurationConfig(Section):
     """Refuse as unlike the references what is less similar to them; 0.75 is usual for CLIP ViT-L/14. `proposed` takes
     it from the references' own spread: how like the others each of them is."""
 
+    judge_layer: bool = True
+    """With counter-examples, judge also by what the encoder saw one layer before its end, where more is left of who
+    it is. Twice as much is then kept of each frame. False judges by the vectors alone."""
+
     min_confidence: float = Field(0.5, ge=0, le=1)
     """Where there are counter-examples: refuse as like them what is less likely than this to be the subject."""
 

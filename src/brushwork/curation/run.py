@@ -146,10 +146,11 @@ def look(
         problems = ", ".join(f"{name}: {each.problem}" for name, each in list(measured.items())[:5])
         raise UserError(f"{frames}: none of the {len(measured)} pictures can be read ({problems}).")
     embed = _Embedding(encoder, settings, group, console)
-    vectors = embed(
+    seen = embed(
         "looking at frames", [pictures[name].path for name in readable], [measured[n].digest for n in readable]
     )
-    likeness = _compare(vectors, embed, wanted, unwanted, curation)
+    likeness = _compare(seen, embed, wanted, unwanted, curation)
+    vectors = embed.vectors(seen)
     framings = None if detector is None else _framed(detector, readable, pictures, measured, settings, group, console)
     return decide(
         Found(
@@ -298,14 +299,24 @@ def _measured(
 
 @dataclass(frozen=True)
 class _Embedding:
-    """Vectors of files, with a bar."""
+    """What the encoder sees of files, with a bar: vectors, and a layer's state beside them (`judge_layer`)."""
 
     encoder: Encoder
     settings: Settings
     group: Group
     console: Console
 
-    def __call__(self, what: str, paths: Sequence[object], digests: Sequence[str]) -> Tensor:
+    def vectors(self, seen: Tensor) -> Tensor:
+        """The vectors alone: (N, D + W) -> (N, D)"""
+        return seen[:, : -self.encoder.layer_width] if self.settings.curation.judge_layer else seen
+
+    def examples(self, what: str, examples: Examples, *, mirrored: bool = False) -> Tensor:
+        """The same of examples."""
+        return self(what, list(examples.files.values()), list(examples.digests.values()), mirrored=mirrored)
+
+    def __call__(
+        self, what: str, paths: Sequence[object], digests: Sequence[str], *, mirrored: bool = False
+    ) -> Tensor:
         with progress_bar(self.console, what, len(paths)) as advance:
             return embed_files(
                 self.encoder,
@@ -316,15 +327,18 @@ class _Embedding:
                 data=self.settings.data,
                 group=self.group,
                 on_progress=advance,
+                layer=self.settings.curation.judge_layer,
+                mirrored=mirrored,
             )
 
 
 def _compare(
-    vectors: Tensor, embed: _Embedding, wanted: Examples, unwanted: Examples | None, curation: CurationConfig
+    seen: Tensor, embed: _Embedding, wanted: Examples, unwanted: Examples | None, curation: CurationConfig
 ) -> Likeness:
     """The frames beside the references and the counter-examples."""
-    references = embed("looking at references", list(wanted.files.values()), list(wanted.digests.values()))
-    scores, nearest = similarity(vectors, references, best_of=curation.best_of)
+    shown = embed.examples("looking at references", wanted)
+    references = embed.vectors(shown)
+    scores, nearest = similarity(embed.vectors(seen), references, best_of=curation.best_of)
     threshold = (
         propose(references, best_of=curation.best_of, with_others=unwanted is not None)
         if curation.min_similarity == "proposed"
@@ -341,16 +355,21 @@ def _compare(
         references=leave_one_out(references, best_of=curation.best_of) if len(references) > 1 else torch.empty(0),
     )
     if unwanted is not None:
-        against = embed("looking at counter-examples", list(unwanted.files.values()), list(unwanted.digests.values()))
-        told = held_out(references, against)
+        against = embed.examples("looking at counter-examples", unwanted)
+        # A mirror shows the same subject: each side has twice as many examples.
+        mirrored = tuple(
+            embed.examples(f"looking at {what} in a mirror", examples, mirrored=True)
+            for what, examples in (("references", wanted), ("counter-examples", unwanted))
+        )
+        told = held_out(shown, against, mirrored=(mirrored[0], mirrored[1]))
         rights = [int((side > 0.5).sum()) for side in (told[0], 1 - told[1])]
         notes.append(
             f"told apart when left out themselves: {rights[0]} of {len(references)} references, {rights[1]} of "
             f"{len(against)} counter-examples"
         )
         likeness = likeness.beside(
-            confidence=fit(references, against)(vectors),
-            others=similarity(against, references, best_of=curation.best_of)[0],
+            confidence=fit(torch.cat([shown, mirrored[0]]), torch.cat([against, mirrored[1]]))(seen),
+            others=similarity(embed.vectors(against), references, best_of=curation.best_of)[0],
             held_out=told,
         )
     return likeness.noting(notes)

@@ -6,7 +6,7 @@ A shard holds what was computed in half a minute; it is written beside and renam
 loses at most that. Many shards are brought together into one. 20,000 vectors of 768 numbers are 62 MB, and are
 back in a quarter of a second.
 
-Shapes in this file:  N pictures   D width of a vector
+Shapes in this file:  N pictures   D width of a vector, with a layer's state that of both
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import final
 
 import torch
+from PIL import ImageOps
 from torch import Tensor
 
 from brushwork.config.schema import DataConfig
@@ -47,6 +48,8 @@ def embed_files(
     data: DataConfig | None = None,
     group: Group | None = None,
     on_progress: Progress | None = None,
+    layer: bool = False,
+    mirrored: bool = False,
 ) -> Tensor:
     """Picture files -> (N, D) float32 of length 1; those that the cache knows are not opened.
 
@@ -56,13 +59,17 @@ def embed_files(
         data: how a picture is decoded: its background and the most pixels.
         group: the processes that share the work; each gets all vectors.
         on_progress: called with (pictures done, all pictures).
+        layer: with what the encoder saw one layer before its end, beside each vector.
+        mirrored: as if the pictures were mirrored.
 
     Raises:
         UserError: a file cannot be read, or is not the one that its digest was taken of.
     """
     data, group = data or DataConfig(), group or Group()
     names = list(digests) if digests is not None else [_digest(path.read_bytes()) for path in paths]
-    folder = None if cache_folder is None else cache_folder / "embeddings" / _folder_name(encoder, data)
+    folder = (
+        None if cache_folder is None else cache_folder / "embeddings" / _folder_name(encoder, data, layer, mirrored)
+    )
     memory = _Memory(folder)
     by_name = dict(zip(names, paths, strict=True))
     missing = group.from_first([name for name in by_name if name not in memory.vectors])
@@ -70,13 +77,14 @@ def embed_files(
     done = len(names) - sum(name in set(missing) for name in names)
     report(done, len(names))
     mine = {name: by_name[name] for name in group.share(missing)}
-    for count, (name, vector) in enumerate(_embedded(encoder, mine, batch_size=batch_size, data=data), start=1):
+    found = _embedded(encoder, mine, batch_size=batch_size, data=data, layer=layer, mirrored=mirrored)
+    for count, (name, vector) in enumerate(found, start=1):
         memory.add(name, vector)
         report(min(len(names), done + count * group.size), len(names))
     memory.flush()
     report(len(names), len(names))
-    for found in group.gathered({name: memory.vectors[name] for name in mine}):
-        memory.vectors.update(found)
+    for theirs in group.gathered({name: memory.vectors[name] for name in mine}):
+        memory.vectors.update(theirs)
     # What the first found in its cache, the others need not have: their machines may have caches of their own.
     known = memory.vectors if group.is_first else {}
     if group.is_first:
@@ -85,30 +93,40 @@ def embed_files(
 
 
 def _embedded(
-    encoder: Encoder, files: Mapping[str, Source], *, batch_size: int, data: DataConfig
+    encoder: Encoder,
+    files: Mapping[str, Source],
+    *,
+    batch_size: int,
+    data: DataConfig,
+    layer: bool,
+    mirrored: bool,
 ) -> Iterable[tuple[str, Tensor]]:
     """Each file's digest and vector; threads decode the next pictures while the network looks at these."""
 
     def prepared(name: str) -> Prepared:
-        return _prepare(encoder, files[name], name, data)
+        return _prepare(encoder, files[name], name, data, mirrored)
+
+    def seen() -> Iterable[tuple[str, Tensor]]:
+        return zip(waiting, encoder.embed_prepared(list(waiting.values()), layer=layer), strict=True)
 
     waiting: dict[str, Prepared] = {}
     with decoding_threads() as pool:
         for name, picture in in_order(pool, prepared, files):
             waiting[name] = picture
             if len(waiting) == batch_size:
-                yield from zip(waiting, encoder.embed_prepared(list(waiting.values())), strict=True)
+                yield from seen()
                 waiting = {}
         if waiting:
-            yield from zip(waiting, encoder.embed_prepared(list(waiting.values())), strict=True)
+            yield from seen()
 
 
-def _prepare(encoder: Encoder, path: Source, digest: str, data: DataConfig) -> Prepared:
+def _prepare(encoder: Encoder, path: Source, digest: str, data: DataConfig, mirrored: bool) -> Prepared:
     try:
         content = path.read_bytes()
         if _digest(content) != digest:
             raise UserError(f"{path} was changed while it was looked at.", fix="start again")
-        return encoder.prepare(open_rgb(content, background=data.background, max_pixels=data.max_pixels))
+        picture = open_rgb(content, background=data.background, max_pixels=data.max_pixels)
+        return encoder.prepare(ImageOps.mirror(picture) if mirrored else picture)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", fix="start again") from error
     except BadPictureError as error:
@@ -119,9 +137,9 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _folder_name(encoder: Encoder, data: DataConfig) -> str:
+def _folder_name(encoder: Encoder, data: DataConfig, layer: bool, mirrored: bool) -> str:
     """One folder for all vectors that can be compared."""
-    told = f"{encoder.fingerprint}/{parse_colour(data.background)}"
+    told = f"{encoder.fingerprint}/{parse_colour(data.background)}{'/layer' * layer}{'/mirrored' * mirrored}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

@@ -3,7 +3,7 @@
 CLIP, SigLIP, SigLIP 2 and DINOv2 in the layout that they are published in. The way from a picture to numbers is the
 one that the folder's `preprocessor_config.json` tells, by transformers' image processors for Pillow.
 
-Shapes in this file:  N pictures or texts   D width of a vector
+Shapes in this file:  N pictures or texts   D width of a vector   T places of the network   W width within it
 """
 
 import json
@@ -55,6 +55,9 @@ _WAYS = {
 }
 """How each was published to take its pictures, where the folder does not say."""
 
+_WITHOUT_CLASS = ("siglip", "siglip2")
+"""Their networks have no place of their own for the whole picture: its mean over all places stands for it."""
+
 _OF_TEXTS = frozenset({"clip_text_model", "siglip_text_model", "siglip2_text_model"})
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 _BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
@@ -85,6 +88,12 @@ class Encoder:
         weight = next(model.parameters())
         self._device, self._dtype = weight.device, weight.dtype
 
+    @property
+    def layer_width(self) -> int:
+        """W: the numbers that `layer` adds to a vector."""
+        config: Any = self._model.config
+        return int(config.vision_config.hidden_size if self.has_text else config.hidden_size)
+
     def embed_pictures(self, pictures: Sequence[Image.Image], *, batch_size: int = AT_ONCE) -> Tensor:
         """N pictures -> (N, D) float32 of length 1, on the CPU"""
         found = []
@@ -101,11 +110,23 @@ class Encoder:
         return {name: tensor[0] for name, tensor in numbers.items()}
 
     @torch.no_grad()
-    def embed_prepared(self, prepared: Sequence[Prepared]) -> Tensor:
-        """N pictures that `prepare` made -> (N, D) float32 of length 1, on the CPU"""
+    def embed_prepared(self, prepared: Sequence[Prepared], *, layer: bool = False) -> Tensor:
+        """N pictures that `prepare` made -> (N, D) float32 of length 1, on the CPU
+
+        With `layer`, (N, D + W): beside it, of length 1 too, what the network saw one layer before its end. The last
+        layer and the projection are made for telling captions apart; before them, more is left of who it is.
+        """
         batch = {name: self._placed(torch.stack([each[name] for each in prepared])) for name in prepared[0]}
-        seen = self._model.get_image_features(**batch) if self.has_text else self._model(**batch)  # type: ignore[operator]
-        return self._unit(_vectors(seen))
+        ask: Any = self._model.get_image_features if self.has_text else self._model
+        seen = ask(**batch, output_hidden_states=layer)
+        vectors = self._unit(_vectors(seen))
+        if not layer:
+            return vectors
+        state = seen.hidden_states[-2].float()  # (N, T, W)
+        if _model_type(self.folder).startswith(_WITHOUT_CLASS):
+            there = batch.get("pixel_attention_mask", torch.ones_like(state[..., 0])).float()[..., None]  # (N, T, 1)
+            return torch.cat([vectors, self._unit((state * there).sum(dim=1) / there.sum(dim=1))], dim=1)
+        return torch.cat([vectors, self._unit(state[:, 0])], dim=1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = AT_ONCE) -> Tensor:
