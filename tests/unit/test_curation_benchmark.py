@@ -1,6 +1,11 @@
 """The figures of `python -m benchmarks.curation`, on rows that can be counted by hand."""
 
-from benchmarks.curation import GOAL_PRECISION, identity, table, variety
+from pathlib import Path
+
+import pytest
+
+from benchmarks.curation import GOAL_PRECISION, draw, identity, table, variety
+from brushwork.errors import UserError
 
 
 def row(character: str, *, spoiled: bool = False, **more: object) -> dict[str, object]:
@@ -47,3 +52,14 @@ def test_the_table_shows_every_figure() -> None:
         "measuring: 12.3",
     ):
         assert words in text
+
+
+def test_another_seed_is_another_film_with_other_examples_and_is_not_mixed_with_the_first(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    draw(first, 2, 1, 1)
+    draw(second, 2, 1, 1, seed=77)
+
+    for name in ("film", "references", "others"):
+        assert (first / name / "truth.jsonl").read_text() != (second / name / "truth.jsonl").read_text()
+    with pytest.raises(UserError, match="holds the film of seed 77, not 1"):
+        draw(second, 2, 1, 1)
