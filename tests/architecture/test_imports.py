@@ -65,6 +65,7 @@ ONLY_IN = {
     "onnxruntime": {"captioning/tagger.py"},
     "uvicorn": {"studio/server.py"},
     "fastapi": {"studio/page.py", "studio/serving.py"},
+    "flash_attn": {"lean/flash_attention.py"},
     "triton": {"lean/triton_kernels.py"},
     "tensorboard": {"training/trackers.py"},
     "wandb": {"training/trackers.py"},

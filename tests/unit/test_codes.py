@@ -58,6 +58,12 @@ def test_a_product_is_that_of_the_rounded_rows_with_the_rounded_weights(form: st
     wanted = as_rounded(rows, None, form) @ weight.double().T + bias.double()
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
     assert torch.equal(InCodes(several).dense(), weight)
+    crosswise = rows.T.contiguous().T  # as the gradient of a map arrives
+    assert torch.equal(InCodes(several).multiply(crosswise, bias), found)
+    assert torch.equal(
+        InCodes(several).multiply_back([crosswise[:, :48], crosswise[:, 48:]]),
+        InCodes(several).multiply_back([rows[:, :48], rows[:, 48:]]),
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)

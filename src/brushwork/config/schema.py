@@ -508,9 +508,10 @@ class TrainConfig(Section):
     """Compile the blocks of the plain network with torch.compile: fewer kernels, after a minute or more in the first
     step. It takes the plain path where `path` is auto, and needs a C++ compiler, on a card Triton."""
 
-    attention: Literal["auto", "flash", "cudnn", "efficient", "math"] = "auto"
-    """Which of PyTorch's kernels computes attention in a step. Where it does not take the card, the type or the width
-    of the heads, PyTorch chooses, as with `auto`, and it is told."""
+    attention: Literal["auto", "flash", "cudnn", "efficient", "math", "flash-attn"] = "auto"
+    """Which of PyTorch's kernels computes attention in a step, or the package `flash-attn` (lean path, CUDA, bf16 or
+    fp16). Where it is not here, or does not take the card, the type or the width of the heads, PyTorch chooses, as
+    with `auto`, and it is told."""
 
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
     """Lean path on a CUDA card: record each size of batch as a graph that is replayed in one go, rather than start

@@ -1,9 +1,10 @@
-"""Attention by PyTorch's own kernels, which keep q, k, v and the result; on demand q, k and v are made again instead.
+"""Attention by kernels that keep q, k, v and the result; on demand q, k and v are made again instead.
 
 Shapes in this file:  B batch   T picture tokens   L tokens that are looked at   C channels   N heads
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,41 +14,60 @@ MakeQKV = Callable[[], tuple[Tensor, ...]]
 """-> q (B, T, C), k (B, L, C), v (B, L, C), the same numbers whenever it is called."""
 
 
-def attend(make: MakeQKV, *, heads: int, rebuilt: bool) -> Tensor:
+class Kernel(Protocol):
+    """Computes attention, in a layout of its own."""
+
+    def split(self, tokens: Tensor, heads: int) -> Tensor:
+        """(B, T, C) -> the same by heads, as it is read here."""
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What `split` gives of q, k and v -> (B, T, C)"""
+
+
+class PyTorchKernel:
+    """Whichever of PyTorch's own kernels it chooses, or was told to."""
+
+    def split(self, tokens: Tensor, heads: int) -> Tensor:
+        """(B, T, C) -> (B, N, T, C/N)"""
+        batch, num_tokens, channels = tokens.shape
+        return tokens.view(batch, num_tokens, heads, channels // heads).transpose(1, 2)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """See `Kernel`."""
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+PYTORCH = PyTorchKernel()
+
+
+def attend(make: MakeQKV, *, heads: int, rebuilt: bool, kernel: Kernel = PYTORCH) -> Tensor:
     """-> (B, T, C)
 
     Args:
         rebuilt: whether q, k and v are made again for the gradient rather than kept.
     """
     if rebuilt and torch.is_grad_enabled():
-        again = Rebuilt(make, heads)
+        again = Rebuilt(make, heads, kernel)
         q, k, v = again.first()
         with torch.autograd.graph.saved_tensors_hooks(again.forget, again.recall):
-            mixed = F.scaled_dot_product_attention(q, k, v)
-    else:
-        q, k, v = (split_heads(tensor, heads) for tensor in make())
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, N, T, C/N)
-    return mixed.transpose(1, 2).flatten(2)
-
-
-def split_heads(tokens: Tensor, heads: int) -> Tensor:
-    """(B, T, C) -> (B, N, T, C/N)"""
-    batch, num_tokens, channels = tokens.shape
-    return tokens.view(batch, num_tokens, heads, channels // heads).transpose(1, 2)
+            return kernel.mix(q, k, v)
+    q, k, v = (kernel.split(tensor, heads) for tensor in make())
+    return kernel.mix(q, k, v)
 
 
 class Rebuilt:
     """What the attention kernel wants to have kept: of q, k and v only which of them it is."""
 
-    def __init__(self, make: MakeQKV, heads: int) -> None:
+    def __init__(self, make: MakeQKV, heads: int, kernel: Kernel) -> None:
         self._make = make
         self._heads = heads
+        self._kernel = kernel
         self._places: list[tuple[int, int, torch.Size]] = []
         self._made: dict[int, Tensor] = {}
 
     def first(self) -> list[Tensor]:
         """q, k and v by heads, as the kernel reads them."""
-        tensors = [split_heads(tensor, self._heads) for tensor in self._make()]
+        tensors = [self._kernel.split(tensor, self._heads) for tensor in self._make()]
         self._places = [_place(tensor) for tensor in tensors]
         return tensors
 
@@ -62,7 +82,8 @@ class Rebuilt:
             return kept
         if not self._made:
             with torch.no_grad():
-                self._made = {number: split_heads(t, self._heads) for number, t in enumerate(self._make())}
+                made = [self._kernel.split(tensor, self._heads) for tensor in self._make()]
+            self._made = dict(enumerate(made))
         return self._made.pop(kept)
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brushwork.lean.attention import attend
+from brushwork.lean.attention import PYTORCH, Kernel, attend
 from brushwork.lean.codes import in_codes
 from brushwork.lean.functions import (
     added_map,
@@ -53,6 +53,7 @@ class LeanUNet:
         recompute: one policy for every block, or a choice for each by its path, such as `mid_block.resnets.0`.
         offload: where what is kept for the gradient waits, if not where it was made.
         pointwise: how norms of groups and gates are computed.
+        attention: what computes attention.
         in_codes: whether Linears whose weights are kept as int8 or fp8 are multiplied so.
     """
 
@@ -63,10 +64,12 @@ class LeanUNet:
         *,
         offload: Offload | None = None,
         pointwise: Pointwise = PLAIN,
+        attention: Kernel = PYTORCH,
         in_codes: bool = False,
     ) -> None:
         self.unet = unet
         self._by = pointwise
+        self._attention = attention
         self._in_codes = in_codes
         self._offload = offload
         self._weights: dict[int, FrozenWeight] = {}
@@ -182,11 +185,16 @@ class LeanUNet:
 
         def head(x: Tensor, context: Tensor) -> tuple[Tensor]:
             # Each value has a name of its own: q, k and v may be made again later, of the same ones.
-            mixed = attend(lambda: normed_product(x, block.norm1, qkv), heads=own.heads, rebuilt=rebuilt)
+            mixed = attend(
+                lambda: normed_product(x, block.norm1, qkv), heads=own.heads, rebuilt=rebuilt, kernel=self._attention
+            )
             (seen,) = added_product(mixed, out, x)
             keys, values = added_product(context, kv)
             mixed = attend(
-                lambda: (*normed_product(seen, block.norm2, q), keys, values), heads=other.heads, rebuilt=rebuilt
+                lambda: (*normed_product(seen, block.norm2, q), keys, values),
+                heads=other.heads,
+                rebuilt=rebuilt,
+                kernel=self._attention,
             )
             return added_product(mixed, out2, seen)  # type: ignore[return-value]
 

@@ -110,7 +110,7 @@ class Plain:
         wide = rows.float() if factors is None else rows.float() * factors
         scales = wide.abs().amax(dim=1, keepdim=True) / LARGEST[code]
         wide = (wide / torch.where(scales > 0, scales, 1.0)).clamp_(-LARGEST[code], LARGEST[code])
-        return (wide.round_() if code == torch.int8 else wide).to(code), scales
+        return (wide.round_() if code == torch.int8 else wide).to(code).contiguous(), scales
 
     def scaled(
         self, sums: Tensor, scales: Tensor, factors: Tensor | None, bias: Tensor | None, dtype: torch.dtype

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brushwork.config.schema import Settings, TrainConfig
 from brushwork.errors import UserError
+from brushwork.lean.attention import PYTORCH, Kernel
 from brushwork.lean.codes import CODES, stays_dense
 from brushwork.lean.flat import Flat
 from brushwork.lean.fused import choose_pointwise
@@ -28,7 +29,7 @@ from brushwork.models.text import TextEncoders, TextStates, joined
 from brushwork.models.unet import UNet
 from brushwork.models.weights import Base
 from brushwork.runtime import PRECISIONS
-from brushwork.training.attention import choose_attention
+from brushwork.training.attention import choose_attention, choose_kernel
 from brushwork.training.beginning import begin, make_adapter
 from brushwork.training.checkpoint import Position, State, optimizer_moments, optimizer_numbers, restore_moments
 from brushwork.training.compiling import compile_blocks
@@ -151,17 +152,20 @@ def make_learner(
     learning = whole_network(unet, base, settings, shards) if full else adapter_beside(unet, text, base, settings)
     flat = None if full else in_one_buffer(learning.parameters, settings.optimizer)
     pointwise: Pointwise = PLAIN
-    if is_lean(unet, settings.train, device):
+    lean = is_lean(unet, settings.train, device)
+    if lean:
         code = CODES[settings.model.quantize] if settings.train.compute == "rounded" else None
         pointwise = choose_pointwise(settings.train.fused, unet, dtype=dtype, device=device, code=code)
-    network = network_over(unet, settings.train, device, pointwise=pointwise)
+    asked = settings.train.attention
+    kernel = choose_kernel(asked, base.spec, dtype=dtype, device=device, lean=lean)
+    network = network_over(unet, settings.train, device, pointwise=pointwise, kernel=kernel)
     if settings.train.compute == "rounded" and (dense := stays_dense(unet)):
         logger.info("%d Linears are of no width that is multiplied in 8 bit; they are spread out", dense)
     if settings.train.compile:
         compile_blocks(unet)
     separate = SeparateGradients(learning.parameters, learning.copies, shards, device)
     gradients = FlatGradients(flat) if flat else separate
-    attention = choose_attention(settings.train.attention, base.spec, dtype=dtype, device=device)
+    attention = choose_attention(asked, base.spec, dtype=dtype, device=device)
     eager = EagerPasses(network, objective, dtype, device, gradients, attention)
     learner = Learner(
         unet=unet,
@@ -184,11 +188,19 @@ def make_learner(
     return Trained(learner=learner, learning=learning, rule=settings.optimizer.name)
 
 
-def network_over(unet: UNet, train: TrainConfig, device: torch.device, *, pointwise: Pointwise = PLAIN) -> Network:
+def network_over(
+    unet: UNet,
+    train: TrainConfig,
+    device: torch.device,
+    *,
+    pointwise: Pointwise = PLAIN,
+    kernel: Kernel = PYTORCH,
+) -> Network:
     """What computes the loss with the weights of `unet`; what learns is in place.
 
     Args:
         pointwise: how the lean path computes norms and gates.
+        kernel: what computes attention on the lean path.
     """
     if not is_lean(unet, train, device):
         unet.set_checkpointing(train.checkpointing)
@@ -198,7 +210,7 @@ def network_over(unet: UNet, train: TrainConfig, device: torch.device, *, pointw
         recompute = "block" if train.checkpointing else "keep"
     offload = Offload(device) if train.stream == "all" else None
     in_codes = train.compute == "rounded"
-    return LeanUNet(unet, recompute, offload=offload, pointwise=pointwise, in_codes=in_codes)
+    return LeanUNet(unet, recompute, offload=offload, pointwise=pointwise, attention=kernel, in_codes=in_codes)
 
 
 def is_lean(unet: UNet, train: TrainConfig, device: torch.device) -> bool:
