@@ -92,6 +92,24 @@ def test_a_folder_is_captioned_with_the_tags_that_are_likely_enough(
     assert (photos / "red.txt").read_text() == "luca, someone (film), red theme, ^_^\n"
 
 
+def test_a_picture_without_a_likely_tag_is_told_as_that_and_not_as_an_empty_answer(
+    written: Callable[..., Path], tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8), (50, 0, 90)).save(photos / "dark.png")
+    Image.new("RGB", (8, 8), (0, 0, 255)).save(photos / "blue.png")
+
+    profile = Profile(trigger="luca", template=Template(prefix="luca", rendering=()))
+    done = caption(photos, profile=profile, model=str(written()), check=False)
+
+    assert list(done.written) == ["blue.png"]
+    assert done.failed == {
+        "dark.png": "no tag is as likely as 0.35 (captioning.tag_threshold) asks; the likeliest is 'blue sky' with 0.31"
+    }
+    assert not (photos / "dark.txt").exists()
+
+
 def test_what_the_network_is_shown_is_white_around_the_picture_in_blue_green_red(
     written: Callable[..., Path],
 ) -> None:

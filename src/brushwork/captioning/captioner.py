@@ -39,6 +39,8 @@ class Reply:
     """Whether it broke off because it became too long."""
     refused: bool = False
     """Whether it is marked as a refusal."""
+    silent: str | None = None
+    """Why it has no words, where asking once more would bring none either."""
 
 
 class NoAnswerError(Exception):

@@ -380,6 +380,9 @@ class _Run:
         if isinstance(reply, NoAnswerError):
             each.problem, each.is_over, each.is_of_server = str(reply), True, reply.of_server
             return
+        if reply.silent is not None:
+            each.problem, each.is_over = reply.silent, True
+            return
         text, problem = self._judged(reply, is_last=is_last)
         if problem is None and is_nothing(text):
             text, problem = "", "nothing to say" if part == main_part(self.profile) else None

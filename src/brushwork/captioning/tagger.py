@@ -100,7 +100,17 @@ class Tagger:
         for start in range(0, len(asked), self.batch_size):
             some = np.stack([each.picture for each in asked[start : start + self.batch_size]])
             likely += list(self._session.run(None, {self._input.name: some})[0])
-        return [Reply(", ".join(self.chosen(row))) for row in likely]
+        return [self._told(row) for row in likely]
+
+    def _told(self, likely: Numbers) -> Reply:
+        """(T,) -> the tags of a picture, or why it has none: the same network would say the same again"""
+        if tags := self.chosen(likely):
+            return Reply(", ".join(tags))
+        limit = f"{self.settings.tag_threshold:g} (captioning.tag_threshold)"
+        general = zip(self.tags, likely, strict=True)
+        best = max(((float(value), tag.words) for tag, value in general if tag.category == GENERAL), default=None)
+        near = "" if best is None else f"; the likeliest is {best[1]!r} with {best[0]:.2f}"
+        return Reply("", silent=f"no tag is as likely as {limit} asks{near}")
 
     def chosen(self, likely: Numbers) -> list[str]:
         """(T,) how likely each tag is -> those that are likely enough"""
