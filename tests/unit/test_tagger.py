@@ -105,7 +105,8 @@ def test_a_picture_without_a_likely_tag_is_told_as_that_and_not_as_an_empty_answ
 
     assert list(done.written) == ["blue.png"]
     assert done.failed == {
-        "dark.png": "no tag is as likely as 0.35 (captioning.tag_threshold) asks; the likeliest is 'blue sky' with 0.31"
+        "dark.png": "no tag is as likely as 0.35 (captioning.tag_threshold) asks; "
+        "the likeliest is 'blue sky' with 0.31"
     }
     assert not (photos / "dark.txt").exists()
 
