@@ -53,7 +53,8 @@ def _figures(result: Mapping[str, Any], name: str) -> list[str]:
     whole = memory_of(timed or counts)
     found.append("" if whole is None else f"{whole:.2f}")
     planned = memory_of(counts)
-    found.append(f"{whole / planned:.2f}" if timed and whole is not None and planned else "")
+    measured = "kernels" in timed  # on a card; elsewhere it is the plan's own count
+    found.append(f"{whole / planned:.2f}" if measured and whole is not None and planned else "")
     found += [f"{counts['tflop']:.2f}", f"{counts['calls'] + counts['update_calls']}"] if counts else ["", ""]
     return [*found, str(timed.get("kernels") or "")]
 
@@ -81,7 +82,10 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
                 continue
             colour = "tab:blue" if ours else "tab:orange"
             axes.plot(gib, row["median_seconds"], "o" if ours else "s", color=colour)
-            axes.annotate(name, (gib, row["median_seconds"]), xytext=(6, 4), textcoords="offset points", fontsize=9)
+            place: dict[str, Any] = {"xytext": (-6, -11), "ha": "right"} if ours else {"xytext": (6, 4)}
+            axes.annotate(
+                name, (gib, row["median_seconds"]), textcoords="offset points", fontsize=9, color=colour, **place
+            )  # ours to the left, so that two at one place can be read
         title = f"{result['model']}, {result['resolution']} px, batch {result['batch']}"
         axes.set(title=title, xlabel="GiB in all, with the weights", ylabel="seconds a step")
         axes.set(xlim=(0, axes.get_xlim()[1] * 1.25), ylim=(0, axes.get_ylim()[1] * 1.1))

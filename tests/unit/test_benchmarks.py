@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity
 
 import benchmarks.bundled as benchmark
 import benchmarks.evaluation as evaluation
-from benchmarks import cache_reading, card, curation_quality, kohya_step, quantised, start_up, step
+from benchmarks import cache_reading, card, curation_quality, kohya_step, quantised, start_up, step, step_report
 from benchmarks.bundled import GOALS, flat, main, missed, table
 from brushwork.curation.rules import Code
 from brushwork.demonstration.run import Demonstration
@@ -355,3 +355,16 @@ def test_what_needs_a_card_or_another_network_is_refused(tmp_path: Path) -> None
             step.main([*arguments, "--out", str(tmp_path)])
     with pytest.raises(UserError, match="no checkout of kohya's trainer"):
         kohya_step.load(tmp_path)
+
+
+def test_the_plan_is_held_against_what_a_card_allocated_and_not_against_its_own_count() -> None:
+    row = {"median_seconds": 2.0, "seconds": [2.0], "held_gib": 5.0, "peak_gib": 3.0}
+    counts = {"held_gib": 5.0, "peak_gib": 2.5, "tflop": 14.58, "calls": 7000, "update_calls": 20}
+    result = {"model": "sdxl", "resolution": 1024, "batch": 1, "counted": {"keep": counts, "block": counts}}
+    timed = {"keep": row, "block": {**row, "kernels": 7148}, "kohya": {**row, "median_seconds": 3.0}}
+
+    told = step_report.table([{**result, "timed": timed}]).splitlines()
+
+    assert told[2] == "| sdxl | 1024 | 1 | keep | 2.00 |  |  | 3.00 | 8.00 |  | 14.58 | 7020 |  |"
+    assert told[3] == "| sdxl | 1024 | 1 | block | 2.00 |  |  | 3.00 | 8.00 | 1.07 | 14.58 | 7020 | 7148 |"
+    assert told[4] == "| sdxl | 1024 | 1 | kohya | 3.00 |  |  | 3.00 | 8.00 |  |  |  |  |"
