@@ -20,6 +20,7 @@ Shapes in this file:  B pictures   h side of the latents
 
 import argparse
 import json
+import logging
 import platform
 import statistics
 import time
@@ -45,10 +46,13 @@ from benchmarks.step_report import PEERS, draw, table
 from brushwork.atomic import write_text
 from brushwork.config.schema import OptimizerConfig, Quantize
 from brushwork.errors import UserError
+from brushwork.lean.codes import CODES
 from brushwork.lean.flat import Flat
+from brushwork.lean.fused import choose_pointwise
 from brushwork.lean.graph import CudaGraphs, Records
-from brushwork.lean.network import POLICIES, LeanUNet
+from brushwork.lean.network import POLICIES, LeanUNet, Recompute
 from brushwork.lean.offload import Offload
+from brushwork.lean.pointwise import Pointwise
 from brushwork.lora.inject import inject
 from brushwork.memory.meter import metered
 from brushwork.models.rounded import can_round, room, round_blocks, store
@@ -74,13 +78,29 @@ RANK = 16
 OURS = ("plain", "plain, checkpointing", *POLICIES)
 GRAPHS = tuple(f"{policy}, graph" for policy in POLICIES)
 """The same as CUDA graphs, on a card."""
-LOW: dict[str, tuple[Quantize, bool]] = {
-    "int8, block": ("int8", False),
-    "nf4, block": ("nf4", False),
-    "block, streamed": ("off", True),
+
+
+@dataclass(frozen=True)
+class Low:
+    """How a base that takes little memory is kept: in fewer bits (`nf4` has its convolutions in int8), or coming and
+    going, with what is kept for the gradient; and whether 8 bit codes are multiplied as they are."""
+
+    form: Quantize
+    policy: Recompute = "block"
+    streamed: bool = False
+    in_codes: bool = False
+
+
+LOW = {
+    "int8, block": Low("int8"),
+    "nf4, block": Low("nf4"),
+    "block, streamed": Low("off", streamed=True),
+    "int8 rounded, keep": Low("int8", "keep", in_codes=True),
+    "fp8 rounded, keep": Low("fp8", "keep", in_codes=True),
 }
-"""Whole blocks computed twice, with a base in fewer bits (`nf4` has its convolutions in int8), or one whose weights
-come and go, with what is kept for the gradient; each has a network of its own."""
+"""Each has a network of its own."""
+
+WHOLE = Low("off")
 AHEAD = 1
 WARM_UP = 1
 
@@ -214,7 +234,7 @@ def shared_modes(spec: UNetSpec, device: torch.device, names: Sequence[str]) -> 
         Mode(name, ours, own, switch, flat=flat, known=known) for name, switch in zip(OURS[:2], plain, strict=True)
     ]
     if set(names) & {*POLICIES, *GRAPHS}:
-        lean = LeanUNet(ours)
+        lean = LeanUNet(ours, pointwise=pointwise_of(ours, device))
         known = [*ours.parameters(), *flat.buffers, *lean.weights]
         found += [
             Mode(
@@ -236,16 +256,28 @@ def shared_modes(spec: UNetSpec, device: torch.device, names: Sequence[str]) -> 
 
 def low_mode(spec: UNetSpec, device: torch.device, name: str) -> Mode:
     """A way for a card with little memory."""
-    form, streamed = LOW[name]
-    unet = our_unet(spec, device, form, streamed=streamed)
-    known = [*unet.parameters(), *([] if streamed else unet.buffers())]
+    low = LOW[name]
+    unet = our_unet(spec, device, low.form, streamed=low.streamed)
+    known = [*unet.parameters(), *([] if low.streamed else unet.buffers())]
     streamer = None
-    if streamed and device.type != "meta":
+    if low.streamed and device.type != "meta":
         streamer = stream_blocks(unet, device=device, ahead=AHEAD)
         known += streamer.memories
     own, flat = adapted(unet)
-    lean = LeanUNet(unet, "block", offload=Offload(device) if streamed else None)
+    lean = LeanUNet(
+        unet,
+        low.policy,
+        offload=Offload(device) if low.streamed else None,
+        pointwise=pointwise_of(unet, device, low),
+        in_codes=low.in_codes,
+    )
     return Mode(name, lean, own, flat=flat, known=[*known, *flat.buffers, *lean.weights], streamer=streamer)
+
+
+def pointwise_of(unet: UNet, device: torch.device, low: Low = WHOLE) -> Pointwise:
+    """Kernels for norms and gates, as a run chooses them."""
+    code = CODES[low.form] if low.in_codes else None
+    return choose_pointwise("auto", unet, dtype=torch.bfloat16, device=device, code=code)
 
 
 def adapted(unet: UNet) -> tuple[list[nn.Parameter], Flat]:
@@ -349,8 +381,8 @@ def counted(spec: UNetSpec, resolution: int, batch: int, names: Sequence[str]) -
     for name in (name for name in names if name not in (*PEERS, *KOHYA, *GRAPHS)):
         (mode,) = modes(spec, device, [name])
         found[name] = count(mode, inputs(spec, resolution, batch, device))
-        form, streamed = LOW.get(name, ("off", False))
-        weights = kept_bytes(spec, torch.bfloat16, form, AHEAD if streamed else None)
+        low = LOW.get(name, WHOLE)
+        weights = kept_bytes(spec, torch.bfloat16, low.form, AHEAD if low.streamed else None)
         found[name]["held_gib"] = weights / 2**30 + found[name].pop("learns_gib")
         print(f"{resolution} px, batch {batch}, {name}: {found[name]}", flush=True)
     return found
@@ -568,4 +600,6 @@ def write_results(out: Path, told: Mapping[str, Any], results: Sequence[dict[str
 
 
 if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("brushwork").setLevel(logging.INFO)  # tells which kernels are taken, and why not others
     run_script(main)
