@@ -194,7 +194,8 @@ def _kept_lines(preparation: Preparation) -> LINES:
     """How the frozen weights are kept, where that is not on the device as they are computed with."""
     lines, train, base = [], preparation.settings.train, preparation.base
     if base.quantize != "off":
-        lines.append(("kept", f"the UNet's weights in {base.quantize}"))
+        multiplied = ", and multiplied so where they are Linears" if train.compute == "rounded" else ""
+        lines.append(("kept", f"the UNet's weights in {base.quantize}{multiplied}"))
     if train.stream != "off":
         also = ", what is kept for the gradient too" if train.stream == "all" else ""
         lines.append(("streamed", f"weights come from the host's memory, {train.stream_ahead} blocks ahead{also}"))
