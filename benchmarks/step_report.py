@@ -82,10 +82,12 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
                 continue
             colour = "tab:blue" if ours else "tab:orange"
             axes.plot(gib, row["median_seconds"], "o" if ours else "s", color=colour)
-            place: dict[str, Any] = {"xytext": (-6, -11), "ha": "right"} if ours else {"xytext": (6, 4)}
+            place: dict[str, Any] = {"xytext": (-6, -11), "ha": "right"}
+            if not ours:
+                place = {"xytext": (6, 4) if name.startswith("kohya") else (6, -11)}
             axes.annotate(
                 name, (gib, row["median_seconds"]), textcoords="offset points", fontsize=9, color=colour, **place
-            )  # ours to the left, so that two at one place can be read
+            )  # each party on a side of its own, so that names at one place can be read
         title = f"{result['model']}, {result['resolution']} px, batch {result['batch']}"
         axes.set(title=title, xlabel="GiB in all, with the weights", ylabel="seconds a step")
         axes.set(xlim=(0, axes.get_xlim()[1] * 1.25), ylim=(0, axes.get_ylim()[1] * 1.1))
