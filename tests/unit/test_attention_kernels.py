@@ -138,6 +138,8 @@ def test_flash_attn_computes_every_attention_of_the_lean_path_where_it_is_instal
 def test_where_flash_attn_does_not_go_it_is_told_in_a_line_and_pytorch_computes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "brushwork")
+
     def fails(*given: Tensor) -> Tensor:
         raise RuntimeError("FlashAttention only support fp16 and bf16 data type\nand more")
 
