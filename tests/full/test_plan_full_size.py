@@ -35,7 +35,7 @@ print(json.dumps(resident("VmHWM") - before))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("policy", ["keep", "ff", "block"])
+@pytest.mark.parametrize("policy", ["keep", "ff"])
 def test_a_step_of_sdxl_takes_what_is_counted(policy: str) -> None:
     from benchmarks.step import counted
     from brushwork.models.spec import SDXL
