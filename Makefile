@@ -26,7 +26,7 @@ SD_CPP := $(VENV)/stable_diffusion_cpp_python-0.4.7
 SD_CLI ?= $(CURDIR)/$(SD_CPP)/build/bin/sd-cli
 
 test-full: $(STAMP) $(SD_CLI)
-	$(BIN)/python -m pip install --quiet --no-deps sd-mecha==1.1.8 refiners==0.4.0 jaxtyping==0.3.11 wadler-lindig==0.1.8
+	$(BIN)/python -m pip install --quiet --no-deps sd-mecha==1.1.8 refiners==0.4.0 jaxtyping==0.3.11 wadler-lindig==0.1.8 triton==3.9.0
 	SD_CLI=$(SD_CLI) $(BIN)/python -m pytest -m full
 
 $(CURDIR)/$(SD_CPP)/build/bin/sd-cli: | $(STAMP)
